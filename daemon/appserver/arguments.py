@@ -1,0 +1,158 @@
+"""The command line, built from the rows of the settings table."""
+
+import argparse
+from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from appserver.errors import UsageError
+from appserver.kinds import Kind, nearest
+
+_GIVEN: Final = "given"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting, as the command line, the environment, the file and the help text know it."""
+
+    name: str
+    """The field of `Settings`, and the key in the file."""
+    default: Any
+    kind: Kind[Any]
+    flags: tuple[str, ...]
+    """The canonical flag first, then aliases, which the help text leaves out; the positional has `APP`."""
+    group: str
+    help: str
+    reload: bool
+    variables: tuple[str, ...]
+    """Environment variables, ours first."""
+
+    @property
+    def positional(self) -> bool:
+        """True for the one setting that needs no flag."""
+        return not self.flags[0].startswith("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One occurrence of a setting on the command line."""
+
+    name: str
+    flag: str
+    text: str
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print with the whole usage in front."""
+        raise UsageError("command line", None, message)
+
+
+class _Record(argparse.Action):
+    """Keep the flag as it was typed: an error names it, and `appserverctl config` shows it."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: object, option_string: str | None = None
+    ) -> None:
+        del parser
+        if values is None:  # argparse calls the optional positional's action when it is absent, too
+            return
+        flag = option_string or str(self.metavar)
+        text = str(values) if self.nargs != 0 else str(not flag.startswith("--no-"))
+        namespace.__dict__.setdefault(_GIVEN, []).append(Given(self.dest, flag, text))
+
+
+def make_parser(prog: str, description: str, **others: Any) -> ArgumentParser:
+    """Make a parser without settings, whose errors are `UsageError`."""
+    # An abbreviation in somebody's unit would break when a flag is added.
+    return _Parser(prog=prog, description=description, allow_abbrev=False, exit_on_error=False, **others)
+
+
+def build(rows: Sequence[Row], prog: str) -> ArgumentParser:
+    """Build a parser that records what was given, as text, and leaves its meaning to the rows' kinds."""
+    parser = make_parser(
+        prog,
+        "Serve an ASGI application over HTTP/1.1.",
+        usage="%(prog)s [OPTIONS] [APP]",
+        epilog="Every setting is also an environment variable (--log-level: APPSERVER_LOG_LEVEL) and a key of the"
+        " TOML file (log_level). A flag goes before the environment, the environment before the file.",
+    )
+    groups: dict[str, Any] = {}
+    for row in rows:
+        group = groups.get(row.group) or groups.setdefault(row.group, parser.add_argument_group(row.group))
+        help_text = _help(row)
+        if row.positional:
+            group.add_argument(row.name, metavar=row.flags[0], nargs="?", action=_Record, default=None, help=help_text)
+            continue
+        shorts = [flag for flag in row.flags if not flag.startswith("--")]
+        canonical, *aliases = [flag for flag in row.flags if flag.startswith("--")]
+        for flags, shown in (([*shorts, canonical], help_text), (aliases, SUPPRESS)):
+            if row.kind.switch:
+                flags += [f"--no-{flag.removeprefix('--')}" for flag in flags]
+            if flags:
+                group.add_argument(
+                    *flags,
+                    dest=row.name,
+                    action=_Record,
+                    nargs=0 if row.kind.switch else None,
+                    metavar=row.kind.metavar or None,
+                    default=SUPPRESS,
+                    help=shown,
+                )
+    return parser
+
+
+def read(parser: ArgumentParser, argv: Sequence[str]) -> tuple[Namespace, list[Given]]:
+    """Parse a command line.
+
+    Returns:
+        What flags other than the rows' set, and the occurrences of the rows' in order.
+
+    Raises:
+        UsageError: An unknown option, a missing value, a second positional.
+        SystemExit: After `--help`.
+    """
+    try:
+        namespace, unknown = parser.parse_known_args(list(_joined(parser, argv)))
+    except ArgumentError as error:
+        raise UsageError(error.argument_name or "command line", None, error.message) from None
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        if flag.startswith("-") and flag != "-":
+            raise UsageError(flag, None, "unknown option", nearest(flag, _flags(parser)))
+        raise UsageError("command line", unknown[0], "expected one APP and no other argument")
+    return namespace, getattr(namespace, _GIVEN, [])
+
+
+def _joined(parser: ArgumentParser, argv: Sequence[str]) -> Iterator[str]:
+    """Join a value that begins with a hyphen to its flag, which is how argparse takes it.
+
+    `--config -/etc/appserver/appserver.toml` needs it: the hyphen marks a file that may be missing.
+    """
+    valued, known = _flags(parser, valued=True), _flags(parser)
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            yield word
+            break
+        value = next(words, None) if word in valued else None
+        if value is None:
+            yield word
+        elif value.startswith("-") and value != "-" and value not in known:
+            yield f"{word}={value}" if word.startswith("--") else f"{word}{value}"
+        else:
+            yield from (word, value)
+    yield from words
+
+
+def _flags(parser: ArgumentParser, *, valued: bool = False) -> set[str]:
+    # argparse keeps no public list of its actions; this one has been the same since Python 2.7.
+    actions = parser._actions  # noqa: SLF001
+    return {flag for action in actions if not valued or action.nargs is None for flag in action.option_strings}
+
+
+def _help(row: Row) -> str:
+    default = row.kind.show(row.default) if row.default else ""
+    text = f"{row.help} (default: {default})" if default else row.help
+    return text.replace("%", "%%")  # argparse formats it

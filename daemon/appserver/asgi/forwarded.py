@@ -1,0 +1,119 @@
+"""X-Forwarded-* and X-Request-ID: believed from proxies that the operator trusts, dropped from all others.
+
+A peer on a UNIX socket has passed the socket's file mode, so `unix` stands in the default list; uvicorn and granian
+look only at addresses and so ignore these fields exactly where nginx sits on the same host.
+"""
+
+import re
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final, NamedTuple
+
+from appserver.wire.engine import Headers
+
+_FIELDS: Final = frozenset(
+    {
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+        b"x-request-id",
+    }
+)
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
+_SCHEMES: Final = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
+
+
+class Origin(NamedTuple):
+    """What a request says of the client behind the proxies; None where it says nothing that can be believed."""
+
+    headers: Headers
+    client: str | None
+    scheme: str | None
+    request_id: str | None
+
+
+class Trust:
+    """The proxies that are believed.
+
+    Args:
+        entries: Addresses, CIDR networks, `unix` for peers on UNIX sockets, `*` for everybody.
+
+    Raises:
+        ValueError: An entry is none of these.
+    """
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        names = set(entries)
+        self.everybody = "*" in names
+        self.unix = self.everybody or "unix" in names
+        self._networks = tuple(ip_network(entry, strict=False) for entry in names - {"*", "unix"})
+
+    def trusts(self, address: str) -> bool:
+        """Whether a peer at this address, as text, is believed; what is no address is not."""
+        if self.everybody:
+            return True
+        try:
+            parsed: IPv4Address | IPv6Address = ip_address(address)
+        except ValueError:
+            return False
+        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
+        return any(parsed in network for network in self._networks)
+
+    def client(self, hops: bytes) -> str | None:
+        """The client in an X-Forwarded-For: from the right, the first hop that no trusted proxy has added."""
+        client = None
+        for hop in reversed(hops.split(b",")):
+            address = _without_port(hop.strip().decode("latin-1"))
+            try:
+                ip_address(address)
+            except ValueError:
+                break  # "unknown", an obfuscated name, or rubbish: whoever is left of it cannot be believed either
+            client = address
+            if not self.everybody and not self.trusts(address):
+                break
+        return client
+
+
+def _without_port(hop: str) -> str:
+    """An address without brackets and port, as some proxies (Azure, HAProxy options) add them."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
+
+
+def _is_disguised(name: bytes) -> bool:
+    """A name that an application which maps fields as CGI does (RFC 3875 section 4.1.18) takes for one of ours."""
+    return b"_" in name and name.replace(b"_", b"-") in _FIELDS
+
+
+def drop_forwarded(headers: Headers) -> Headers:
+    """The fields without any that speak for another host: what a peer that is not trusted gets to say."""
+    for name, _ in headers:
+        if name in _FIELDS or _is_disguised(name):
+            return [field for field in headers if field[0] not in _FIELDS and not _is_disguised(field[0])]
+    return headers
+
+
+def read_forwarded(headers: Headers, trust: Trust) -> Origin:
+    """What a trusted peer says of the client."""
+    hops: list[bytes] = []
+    scheme = request_id = None
+    disguised = False
+    for name, value in headers:
+        if name not in _FIELDS:
+            disguised = disguised or _is_disguised(name)
+        elif name == b"x-forwarded-for":
+            hops.append(value)
+        elif name == b"x-forwarded-proto":
+            # The rightmost is the trusted peer's own word; those left of it came with the request.
+            scheme = _SCHEMES.get(value.rpartition(b",")[2].strip().lower(), scheme)
+        elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            request_id = value.decode("ascii")
+    if disguised:
+        headers = [field for field in headers if not _is_disguised(field[0])]
+    return Origin(headers, trust.client(b",".join(hops)) if hops else None, scheme, request_id)

@@ -1,0 +1,432 @@
+"""One HTTP request and its response, between the events of an engine and an ASGI application.
+
+The response is a state machine, `TRANSITIONS`. What the application sends is the input; the table says what is done
+with it and what comes next, and everything that is not in the table is misuse, answered with what was expected:
+
+    AWAITED ──start──▶ HELD ──last──▶ COMPLETE
+                        └──more──▶ STREAMING ──more──▶ STREAMING ──last──▶ COMPLETE
+
+The start is held until the first body message (the ASGI specification asks for that), so that a small answer is one
+write, and so that an application which fails right after its start still gets its client a 500.
+
+The request's side is a queue: `receive()` takes from it, and what it took is given back to the peer as credit.
+"""
+
+from asyncio import AbstractEventLoop, CancelledError, Future
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
+from typing import Any, Final, NoReturn, Protocol
+
+from appserver.asgi.fields import check_fields
+from appserver.asgi.misuse import find_caller
+from appserver.asgi.service import Service
+from appserver.asgi.types import Message, Scope
+from appserver.errors import ClientDisconnectedError, MisuseError
+from appserver.telemetry.context import REQUEST_ID
+from appserver.wire.engine import Head, Headers
+
+# States of the response. Strings, because an Enum's hash is a Python call and the table is asked for every message.
+AWAITED: Final = "awaited"
+HELD: Final = "held"
+STREAMING: Final = "streaming"
+COMPLETE: Final = "complete"
+
+# Inputs: the messages an application may send, with the two kinds of body told apart.
+START: Final = "http.response.start"
+MORE: Final = "http.response.body with more_body"
+LAST: Final = "http.response.body"
+
+# What the client did not stay for, as nginx logs it.
+CLIENT_CLOSED_REQUEST: Final = 499
+
+
+class Peer(Protocol):
+    """The client's side of a stream, as the cycle needs it; `net.connection` is one."""
+
+    @property
+    def choked(self) -> bool:
+        """The client takes no more for now: `writable()` ends when it does."""
+        ...
+
+    def writable(self) -> Coroutine[Any, Any, None]:
+        """Wait until more may be written."""
+        ...
+
+    def proceed(self, stream: int) -> None:
+        """The application begins to read: a client that waits for 100 Continue may send."""
+        ...
+
+    def consumed(self, stream: int, count: int) -> None:
+        """The application has read so many bytes of body."""
+        ...
+
+    def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
+        """Send the head of the response and the first bytes of its body."""
+        ...
+
+    def body(self, stream: int, data: bytes, end: bool) -> None:
+        """Send more of the body."""
+        ...
+
+    def reset(self, stream: int) -> None:
+        """Cut the response short so that the client notices."""
+        ...
+
+
+class _Done(Coroutine[Any, Any, None]):
+    """An awaitable that is over: what `send()` returns when there is nothing to wait for.
+
+    One for all, instead of a coroutine a message. It is a `Coroutine`, not only awaitable, so that
+    `asyncio.create_task(send(…))` and anyio's task groups take it.
+    """
+
+    __slots__ = ()
+
+    def __await__(self) -> Any:
+        return iter(())
+
+    def send(self, value: Any) -> NoReturn:  # noqa: ARG002
+        raise StopIteration
+
+    def throw(self, typ: Any, val: Any = None, tb: Any = None) -> NoReturn:  # noqa: ARG002
+        raise typ if val is None else val
+
+    def close(self) -> None:
+        pass
+
+
+DONE: Final = _Done()
+
+
+class HttpCycle:
+    """Runs the application for one request.
+
+    Args:
+        service: What is served.
+        peer: Where the response goes.
+        head: The request.
+        scope: Its ASGI scope.
+        loop: The running loop.
+        listener: Name of the listener, for the access record.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_bodiless",
+        "_ended",
+        "_eof",
+        "_held",
+        "_left",
+        "_listener",
+        "_loop",
+        "_misused",
+        "_queue",
+        "_state",
+        "_waiters",
+        "gone",
+        "head",
+        "peer",
+        "received",
+        "scope",
+        "sent",
+        "service",
+        "status",
+        "unread",
+    )
+
+    def __init__(
+        self, service: Service, peer: Peer, head: Head, scope: Scope, loop: AbstractEventLoop, listener: str
+    ) -> None:
+        self.service, self.peer, self.head, self.scope = service, peer, head, scope
+        self._loop, self._listener = loop, listener
+        self._begun = monotonic()
+        self._state = AWAITED
+        self._held: Headers = []
+        self._left: int | None = None
+        self._bodiless = head.method == "HEAD"
+        self._queue: deque[bytes] = deque()
+        self._ended = head.end
+        self._eof = False
+        self._misused = False
+        self._waiters: list[Future[None]] = []
+        self.gone = False
+        self.status = 0
+        self.received = self.sent = self.unread = 0
+        if head.end:
+            self._queue.append(b"")
+        service.figures.requests += 1
+
+    # The request: events in
+
+    def feed(self, data: bytes, end: bool) -> None:
+        """Bytes of the request's body; the last ones with `end`."""
+        if data or end:
+            self._queue.append(data)
+        self.received += len(data)
+        self.unread += len(data)
+        self._ended = end
+        self._wake()
+
+    def half_close(self) -> None:
+        """The client sends nothing more but may still read: `receive()` tells, `send()` goes on."""
+        self._eof = True
+        self._wake()
+
+    def disconnect(self) -> None:
+        """The client is gone: `receive()` tells, and `send()` raises."""
+        if self._state != COMPLETE and not self.gone:
+            self.gone = True
+            self.unread = 0
+            self._record("client_gone")
+        self.gone = self._eof = True
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def receive(self) -> Message:
+        """ASGI `receive`: the body in pieces, then `http.disconnect` once the client or the response is over."""
+        while True:
+            if self._queue:
+                data = self._queue.popleft()
+                if data:
+                    self.unread -= len(data)
+                    self.peer.consumed(self.head.stream, len(data))
+                return {"type": "http.request", "body": data, "more_body": bool(self._queue) or not self._ended}
+            if self._eof or self._state == COMPLETE:
+                return {"type": "http.disconnect"}
+            if self.head.expects and not self._ended:
+                self.peer.proceed(self.head.stream)
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    # The response: messages out
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """ASGI `send`.
+
+        Returns:
+            At once what is over, unless the client is slow: then a coroutine that waits for it.
+
+        Raises:
+            ClientDisconnectedError: The client is gone.
+            MisuseError: The message cannot be sent now, or not at all.
+        """
+        if self.gone:
+            raise ClientDisconnectedError("the client is gone")
+        try:
+            kind = message["type"]
+            if kind == LAST and message.get("more_body", False):
+                kind = MORE
+        except (KeyError, TypeError, AttributeError):
+            return self._misuse("a message must be a dict with a 'type'", repr(message))
+        transition = TRANSITIONS.get((self._state, kind))
+        if transition is None:
+            return self._misuse(f"expected {' or '.join(expected(self._state)) or 'nothing more'}", repr(kind))
+        action, following = transition
+        try:
+            action(self, message)
+        except MisuseError as error:
+            return self._misuse(str(error), repr(kind))
+        self._state = following
+        if following == COMPLETE:
+            self._complete()
+        elif self.peer.choked:
+            return self.peer.writable()
+        return DONE
+
+    def _hold(self, message: Message) -> None:
+        status = message.get("status")
+        if not isinstance(status, int) or not 200 <= status <= 999:
+            raise MisuseError(f"status must be a number from 200 to 999, not {status!r}")
+        self._held, self._left = check_fields(message.get("headers") or (), self.service.fields)
+        self.status = status
+        if status in (204, 304):
+            self._bodiless = True
+
+    def _answer(self, message: Message) -> None:
+        body = self._content(message, last=True)
+        if self._left is None and not self._bodiless:
+            self._held.append((b"content-length", b"%d" % len(body)))
+        self.peer.respond(self.head.stream, self.status, self._held, body, True)
+
+    def _open(self, message: Message) -> None:
+        body = self._content(message, last=False)
+        self.peer.respond(self.head.stream, self.status, self._held, body, False)
+
+    def _continue(self, message: Message) -> None:
+        self.peer.body(self.head.stream, self._content(message, last=False), False)
+
+    def _end(self, message: Message) -> None:
+        self.peer.body(self.head.stream, self._content(message, last=True), True)
+
+    def _content(self, message: Message, *, last: bool) -> bytes:
+        """The bytes to send of a body message, counted against Content-Length."""
+        body = message.get("body", b"")
+        if not isinstance(body, bytes):
+            if not isinstance(body, (bytearray, memoryview)):
+                raise MisuseError(f"body must be bytes, not {type(body).__name__}")
+            body = bytes(body)
+        if self._bodiless:
+            # What would be the body of a GET is dropped in silence for HEAD, as frameworks count on it.
+            if body and self.head.method != "HEAD":
+                raise MisuseError(f"a {self.status} response has no body, and {len(body)} bytes came")
+            return b""
+        if self._left is not None:
+            left = self._left - len(body)
+            if left < 0:
+                raise MisuseError(f"the body is {-left} bytes longer than its content-length")
+            if last and left:
+                raise MisuseError(f"the body is {left} bytes shorter than its content-length")
+            self._left = left
+        self.sent += len(body)
+        return body
+
+    def _complete(self) -> None:
+        self._record("complete")
+        if self._waiters:
+            self._wake()
+
+    def _misuse(self, expectation: str, got: str) -> NoReturn:
+        """Name the application's mistake in the log, with its place, and raise it there."""
+        self._misused = True
+        self.service.log.error(
+            "The application misused ASGI: " + expectation,
+            code="misuse",
+            got=got[:200],
+            state=self._state,
+            http_method=self.head.method,
+            http_target=self.head.target.decode("latin-1"),
+            **find_caller(),
+        )
+        raise MisuseError(expectation)
+
+    # The application's call
+
+    async def run(self) -> None:
+        """Call the application and see to it that the client gets an answer, whatever the application does."""
+        # The task has a context of its own: records of this request carry its id, and no other's.
+        REQUEST_ID.set(self.scope["state"]["request_id"])
+        try:
+            await self.service.application(self.scope, self.receive, self.send)
+        except ClientDisconnectedError:
+            pass  # it was told so; not catching that is no fault
+        except CancelledError:
+            self._fail(503, "cut")
+            raise
+        except BaseException as error:  # noqa: BLE001 - SystemExit too: a request must not end the process
+            if not self._misused or not isinstance(error, MisuseError):
+                self._report(error)
+            self._fail(500, "cut")
+        else:
+            if self._state != COMPLETE and not self.gone:
+                self._report_silence()
+                self._fail(500, "cut")
+
+    def _report(self, error: BaseException) -> None:
+        self.service.log.error(
+            f"The application raised {type(error).__name__}",
+            code="application_error",
+            exc_info=error,
+            http_method=self.head.method,
+            http_target=self.head.target.decode("latin-1"),
+        )
+
+    def _report_silence(self) -> None:
+        self.service.log.error(
+            f"The application returned without ending its response: expected {' or '.join(expected(self._state))}",
+            code="misuse",
+            state=self._state,
+            http_method=self.head.method,
+            http_target=self.head.target.decode("latin-1"),
+        )
+
+    def _fail(self, status: int, outcome: str) -> None:
+        """End the response for the application: with an answer where none has begun, else with a visible cut."""
+        if self._state == COMPLETE or self.gone:
+            return
+        if self._state == STREAMING:
+            self.peer.reset(self.head.stream)
+        else:
+            self.answer(status)
+        self._state = COMPLETE
+        self._record(outcome)
+        self._wake()
+
+    def refuse(self, status: int) -> None:
+        """The rest of the request cannot be read: answer it with `status` if that can still be done."""
+        self._eof = True
+        self._fail(status, "refused")
+        self.gone = True
+
+    def answer(self, status: int) -> None:
+        """Answer in the application's place."""
+        self.status = status
+        body = b"" if self.head.method == "HEAD" else ANSWERS[status]
+        self.peer.respond(self.head.stream, status, answer_fields(status) + self.service.fields, body, True)
+
+    def _record(self, outcome: str) -> None:
+        service, head = self.service, self.head
+        if self.status == 0:
+            self.status = CLIENT_CLOSED_REQUEST
+        service.figures.requests -= 1
+        service.figures.answered += 1
+        if self.status >= 500 or outcome == "cut":
+            service.figures.failed += 1
+        if service.access is not None:
+            client = self.scope["client"]
+            service.access.record(
+                method=head.method,
+                target=head.target,
+                status=self.status,
+                version=head.version,
+                duration=monotonic() - self._begun,
+                client=client[0] if client else "unix",
+                request_id=self.scope["state"]["request_id"],
+                bytes_received=self.received,
+                bytes_sent=self.sent,
+                listener=self._listener,
+                outcome=outcome,
+                headers=head.headers,
+            )
+
+
+_Action = Callable[[HttpCycle, Message], None]
+
+TRANSITIONS: Final[dict[tuple[str, str], tuple[_Action, str]]] = {
+    (AWAITED, START): (HttpCycle._hold, HELD),  # noqa: SLF001 - the table is a part of the class
+    (HELD, LAST): (HttpCycle._answer, COMPLETE),  # noqa: SLF001
+    (HELD, MORE): (HttpCycle._open, STREAMING),  # noqa: SLF001
+    (STREAMING, MORE): (HttpCycle._continue, STREAMING),  # noqa: SLF001
+    (STREAMING, LAST): (HttpCycle._end, COMPLETE),  # noqa: SLF001
+}
+
+
+def expected(state: str) -> list[str]:
+    """The messages that may come in a state, as the specification names them."""
+    return list(dict.fromkeys(kind.split()[0] for (known, kind) in TRANSITIONS if known == state))
+
+
+ANSWERS: Final = {
+    400: b"Bad Request\n",
+    408: b"Request Timeout\n",
+    413: b"Content Too Large\n",
+    414: b"URI Too Long\n",
+    417: b"Expectation Failed\n",
+    431: b"Request Header Fields Too Large\n",
+    500: b"Internal Server Error\n",
+    501: b"Not Implemented\n",
+    503: b"Service Unavailable\n",
+    505: b"HTTP Version Not Supported\n",
+}
+"""What the server says in its own name."""
+
+
+def answer_fields(status: int) -> Headers:
+    """The fields that go with one of `ANSWERS`."""
+    return [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(ANSWERS[status]))]

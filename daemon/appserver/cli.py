@@ -1,0 +1,67 @@
+"""`appserver APP …`: read the settings, then serve."""
+
+import os
+import platform
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from appserver import __version__, arguments
+from appserver.errors import AppserverError, Exit
+from appserver.settings import Loaded, command_line, resolve
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server until it is told to stop.
+
+    Args:
+        argv: Arguments, without the program's name; None for the process's own.
+
+    Returns:
+        One of `errors.Exit`.
+    """
+    parser = command_line()
+    add_version(parser)
+    try:
+        own, given = arguments.read(parser, sys.argv[1:] if argv is None else argv)
+        if own.version:
+            print(version_line(parser.prog))  # noqa: T201 - what was asked for
+            return Exit.OK
+        loaded = resolve(given, os.environ)
+        return _serve(loaded)
+    except AppserverError as error:
+        return complain(parser.prog, error)
+
+
+def add_version(parser: ArgumentParser) -> None:
+    """Add `--version`, whose answer needs more than the settings know."""
+    parser.add_argument("--version", action="store_true", help="show the versions of what serves, and exit")
+
+
+def complain(program: str, error: AppserverError) -> Exit:
+    """Write an error as one line on stderr and give the exit code that belongs to it."""
+    print(f"{program}: {error}", file=sys.stderr)  # noqa: T201 - no log yet: its settings are what failed
+    return error.exit_code
+
+
+def version_line(program: str) -> str:
+    """Name the program, Python, the event loop, the engines and the way to systemd, with their versions."""
+    from appserver.wire.select import engines  # noqa: PLC0415 - protocol libraries are not for --help
+
+    parts = {"Python": platform.python_version(), "uvloop": _installed("uvloop")}
+    parts |= {**engines(), "systemd-python": _installed("systemd-python")}
+    return f"{program} {__version__} ({', '.join(f'{name} {number}' for name, number in parts.items())})"
+
+
+def _installed(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _serve(loaded: Loaded) -> Exit:
+    from appserver.process.worker import serve  # noqa: PLC0415 - nor are the loop and the log
+
+    return serve(loaded)

@@ -1,0 +1,291 @@
+"""`appserverctl`: try a configuration, show where its values come from, ask a running server how it is.
+
+appserverctl check  [arguments of appserver]             every line `ok`: exit 0; else 2 or 3, as appserver would
+appserverctl config [--json] [arguments of appserver]    each setting, its value and where that was said
+appserverctl status [--json] [--control PATH]            what the control socket answers
+"""
+
+import argparse
+import dataclasses
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from appserver import arguments
+from appserver.binds import Bind, FdBind, TcpBind
+from appserver.cli import add_version, complain, version_line
+from appserver.errors import AppserverError, Exit, ListenError, LoadError, OperatorError, UsageError
+from appserver.kinds import nearest
+from appserver.settings import DEFAULT_HOST, DEFAULT_PORT, TABLE, Loaded, Settings, command_line, resolve
+
+PROGRAM: Final = "appserverctl"
+CONTROL_PATH: Final = "/run/appserver/control.sock"
+STATUS_SECONDS: Final = 5.0
+"""How long a server may take to answer: its event loop turns, or it is in trouble."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments, without the program's name; None for the process's own.
+
+    Returns:
+        One of `errors.Exit`.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            _parser().print_help(sys.stdout if words else sys.stderr)
+            return Exit.OK if words else Exit.USAGE
+        if words[0] == "--version":
+            _say(version_line(PROGRAM))
+            return Exit.OK
+        command = COMMANDS.get(words[0])
+        if command is None:
+            raise UsageError(words[0], None, "unknown command", nearest(words[0], COMMANDS))
+        return command(words[1:])
+    except AppserverError as error:
+        return complain(PROGRAM, error)
+
+
+def check(words: Sequence[str]) -> Exit:
+    """Try the settings, the application and the sockets, without serving."""
+    parser = command_line(f"{PROGRAM} check")
+    _, given = arguments.read(parser, words)
+    loaded = resolve(given, os.environ)
+    said = sum(origin != "default" for origin in loaded.origins.values())
+    _report("settings", "ok", f"{said} set, {len(loaded.origins) - said} default")
+    for warning in loaded.warnings:
+        _report("settings", "warning", warning)
+    if loaded.settings.env_file is not None:
+        count = len(loaded.variables)
+        _report("env file", "ok", f"{loaded.settings.env_file}: {count} variable{'' if count == 1 else 's'} to be set")
+    # A list: every check is made, also behind one that failed.
+    passed = [_check_application(loaded), *_check_sockets(loaded.settings)]
+    return Exit.OK if all(passed) else Exit.STARTUP
+
+
+def config(words: Sequence[str]) -> Exit:
+    """Show the value of each setting and where it was said."""
+    parser = command_line(f"{PROGRAM} config")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+    own, given = arguments.read(parser, words)
+    loaded = resolve(given, os.environ)
+    values = {row.name: row.kind.write(getattr(loaded.settings, row.name)) for row in TABLE}
+    if own.json:
+        table = {name: {"value": value, "origin": loaded.origins[name]} for name, value in values.items()}
+        _say(json.dumps(table, indent=2, ensure_ascii=False))
+        return Exit.OK
+    shown = {
+        row.name: "-"
+        if values[row.name] is None
+        else row.kind.show(getattr(loaded.settings, row.name)).replace("\n", ", ")
+        for row in TABLE
+    }
+    left, middle = max(map(len, shown)), min(32, max(map(len, shown.values())))
+    for name, text in shown.items():
+        _say(f"{name:<{left}}  {text:<{middle}}  {loaded.origins[name]}")
+    for warning in loaded.warnings:
+        print(f"{PROGRAM}: {warning}", file=sys.stderr)  # noqa: T201
+    return Exit.OK
+
+
+def status(words: Sequence[str]) -> Exit:
+    """Ask the control socket of a running server for its figures."""
+    parser = arguments.make_parser(f"{PROGRAM} status", "Show the state of a running server.")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+    parser.add_argument(
+        "--control", metavar="PATH", help=f"the server's control socket (default: $APPSERVER_CONTROL or {CONTROL_PATH})"
+    )
+    own, _ = arguments.read(parser, words)
+    path = (own.control or os.environ.get("APPSERVER_CONTROL") or CONTROL_PATH).removeprefix("unix:")
+    report = _ask(path)
+    if own.json:
+        _say(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        for line in _table(report):
+            _say(line)
+    return Exit.OK
+
+
+COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], Exit]]] = {"check": check, "config": config, "status": status}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage="%(prog)s COMMAND [OPTIONS]",
+        description="\n".join(f"  {name:<8}{run.__doc__}" for name, run in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_version(parser)
+    return parser
+
+
+def _say(line: str) -> None:
+    print(line)  # noqa: T201 - a command's answer
+
+
+def _report(what: str, verdict: str, text: str) -> None:
+    _say(f"{what:<13}{verdict:<9}{text}")
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+_TRY_IMPORT: Final = "import sys; from appserver.ctl import try_import; try_import(*sys.argv[1:])"
+
+
+def _check_application(loaded: Loaded) -> bool:
+    """Import the application in a process of its own: it may do anything, exit and crash included."""
+    settings = loaded.settings
+    began = time.monotonic()
+    reading, writing = os.pipe()
+    # -P: like the installed script, and unlike a plain -c, without the working folder on sys.path.
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        _TRY_IMPORT,
+        settings.app,
+        settings.app_dir,
+        str(settings.factory),
+        str(writing),
+    ]
+    with os.fdopen(reading, "rb") as answer:
+        environment = {**os.environ, **loaded.variables}
+        # What the application prints is no part of the answer, and goes to stderr (2).
+        child = subprocess.Popen(command, pass_fds=[writing], stdout=2, env=environment)  # noqa: S603 - our own
+        os.close(writing)
+        said = answer.read().decode(errors="replace")
+        code = child.wait()
+    if code == 0 and said == "ok":
+        _report("application", "ok", f"{settings.app} imported in {time.monotonic() - began:.2f} s")
+        return True
+    if said == "ok" or not said:
+        ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        said = f"{settings.app}: importing it ended the process with {ended}"
+    _report("application", "FAILED", said)
+    return False
+
+
+def try_import(app: str, app_dir: str, factory: str, answer: str) -> None:
+    """Do the child's half of `check`: import, write `ok` or what is wrong to the descriptor `answer`, and end."""
+    from appserver.asgi.loader import load  # noqa: PLC0415 - only the child needs it
+
+    with os.fdopen(int(answer), "w") as out:
+        try:
+            load(app, app_dir, factory == "True")
+        except LoadError as error:
+            out.write(str(error))
+            if error.__cause__ is not None:
+                out.write("\n" + "".join(traceback.format_exception(error.__cause__)).rstrip())
+        else:
+            out.write("ok")
+    os._exit(0)  # threads that the application has started do not keep it
+
+
+def _check_sockets(settings: Settings) -> Iterator[bool]:
+    """Bind each address and let go of it."""
+    for bind in settings.binds:
+        if isinstance(bind, FdBind):
+            _report("socket", "ok", f"{bind}: handed over at the start")
+        else:
+            yield _check_socket(bind, settings, "FAILED")
+    if settings.control is not None:
+        yield _check_socket(settings.control, settings, "FAILED")
+    if not settings.binds:
+        # Under systemd this address is never bound, and may well be another program's.
+        _check_socket(TcpBind(DEFAULT_HOST, DEFAULT_PORT), settings, "warning")
+
+
+def _check_socket(bind: Bind | str, settings: Settings, verdict: str) -> bool:
+    from appserver.net.listeners import open_listeners  # noqa: PLC0415 - brings the loop and the log along
+    from appserver.telemetry.log import build  # noqa: PLC0415
+
+    alone = dataclasses.replace(settings, bind=(str(bind),), host=None, port=None, uds=None, fd=None, control=None)
+    try:
+        listeners = open_listeners(alone, (), build(settings.log_level, "console"))
+    except ListenError as error:
+        hint = "" if verdict == "FAILED" else "; needed only when no socket is handed over"
+        _report("socket", verdict, f"{error}{hint}")
+        return False
+    for listener in listeners:
+        listener.close()
+    _report("socket", "ok", f"{bind}")
+    return True
+
+
+# --- status -----------------------------------------------------------------------------------------------------------
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP to a UNIX socket; `@` begins an abstract name."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = "\0" + path[1:] if path.startswith("@") else path
+
+    def connect(self) -> None:
+        """Connect to the path instead of a host."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _NotRunningError(OperatorError):
+    exit_code = Exit.STARTUP
+
+
+def _ask(path: str) -> Mapping[str, Any]:
+    """Get /status.
+
+    Raises:
+        OperatorError: Nobody answers, or not as a control socket does.
+    """
+    connection = _UnixConnection(path, STATUS_SECONDS)
+    try:
+        connection.request("GET", "/status")
+        response = connection.getresponse()
+        report = json.loads(response.read())
+    except OSError as error:
+        reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        raise _NotRunningError(f"{path}: {reason}; is a server running with `--control unix:{path}`?") from error
+    except (http.client.HTTPException, ValueError) as error:
+        raise _NotRunningError(f"{path}: what answers there is no control socket of appserver") from error
+    finally:
+        connection.close()
+    if response.status != http.client.OK or not isinstance(report, dict):
+        raise _NotRunningError(f"{path}: what answers there is no control socket of appserver")
+    return report
+
+
+def _table(report: Mapping[str, Any]) -> Iterator[str]:
+    """Lay out a report: a line for each figure, the parts of a nested one indented under it."""
+    names = {key: key.replace("_", " ") for key in report}
+    width = max(map(len, names.values()), default=0)
+    for key, value in report.items():
+        if isinstance(value, dict):
+            yield names[key]
+            yield from (f"  {line}" for line in _table(value))
+        elif isinstance(value, list):
+            for number, item in enumerate(value or ["-"]):
+                yield f"{'' if number else names[key]:<{width}}  {_inline(item)}"
+        else:
+            yield f"{names[key]:<{width}}  {_inline(value)}"
+
+
+def _inline(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_inline(item)}" for key, item in value.items())
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return {None: "-", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)

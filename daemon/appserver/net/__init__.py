@@ -1,0 +1,1 @@
+"""Sockets to wire and back: the one protocol class, back-pressure, deadlines, listeners."""

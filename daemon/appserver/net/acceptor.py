@@ -1,0 +1,139 @@
+"""The accept loop.
+
+It is ours and not `loop.create_server()`, which would call listen(2) again on a socket that systemd has set up, with
+a backlog of its own, and under uvloop answers a lack of file descriptors by accepting and closing connections. Ours
+leaves them in the backlog and tries again.
+"""
+
+import errno
+import socket
+from asyncio import AbstractEventLoop, Task, TimerHandle
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from appserver.net.connection import Connection
+from appserver.net.listeners import Listener
+from appserver.telemetry.log import Log
+
+ACCEPT_BATCH: Final = 8
+"""Connections taken in one go: few, so that processes which share a listener share its connections."""
+
+RETRY_SECONDS: Final = 0.5
+"""How long accepting pauses when the process or the host is out of descriptors or memory."""
+
+# accept(2): errors of one connection that has gone already, not of the listener.
+_CONNECTION_GONE: Final = frozenset(
+    {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN}
+    | {errno.EHOSTUNREACH, errno.ENOPROTOOPT, errno.ENONET, errno.EOPNOTSUPP}
+)
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@dataclass(slots=True)
+class Acceptor:
+    """Accepts connections of one listener.
+
+    Attributes:
+        listener: Where from.
+        loop: The running loop.
+        make_connection: A new protocol for an accepted socket.
+        log: For what goes wrong.
+    """
+
+    listener: Listener
+    loop: AbstractEventLoop
+    make_connection: Callable[[], Connection]
+    log: Log
+    _tasks: "set[Task[None]]" = field(default_factory=set)
+    _retry: TimerHandle | None = None
+    _exhausted: bool = False
+    _running: bool = False
+
+    def start(self) -> None:
+        """Begin to accept; a connected socket is one connection and nothing else."""
+        self._running = True
+        if self.listener.connected:
+            self._take(self.listener.sock)
+        else:
+            self.loop.add_reader(self.listener.sock.fileno(), self._accept)
+
+    def stop(self) -> None:
+        """Accept no more. What waits in the backlog of a socket of our own is taken first: nobody else would.
+
+        The backlog of an inherited socket is left to the service manager's next process, or to our siblings.
+        """
+        if not self._running:
+            return
+        self._running = False
+        if self._retry is not None:
+            self._retry.cancel()
+        if self.listener.connected:
+            return
+        self.loop.remove_reader(self.listener.sock.fileno())
+        if not self.listener.inherited:
+            while self._accept_one():
+                pass
+
+    async def settled(self) -> None:
+        """Wait until every accepted socket has become a connection."""
+        while self._tasks:
+            await next(iter(self._tasks))
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPT_BATCH):
+            if not self._accept_one():
+                break
+
+    def _accept_one(self) -> bool:
+        """Accept one connection; False when there is none, or none can be had."""
+        try:
+            sock, _ = self.listener.sock.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            if error.errno in _CONNECTION_GONE:
+                return True
+            self._pause(error)
+            return False
+        if self._exhausted:
+            self._exhausted = False
+            self.log.info("Accepting connections again", code="accept_paused", listener=self.listener.name)
+        self._take(sock)
+        return True
+
+    def _pause(self, error: OSError) -> None:
+        if not self._running:
+            return
+        if not self._exhausted:
+            self._exhausted = True
+            cause = "out of file descriptors or memory" if error.errno in _EXHAUSTED else "accept failed"
+            self.log.error(
+                f"Accepting is paused: {cause} ({error.strerror}); connections wait in the backlog",
+                code="accept_paused",
+                errno=error.errno,
+                listener=self.listener.name,
+            )
+        self.loop.remove_reader(self.listener.sock.fileno())
+        self._retry = self.loop.call_later(RETRY_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        self._retry = None
+        self.loop.add_reader(self.listener.sock.fileno(), self._accept)
+
+    def _take(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = self.loop.create_task(self._connect(sock))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, sock: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(self.make_connection, sock)
+        except OSError as error:
+            sock.close()
+            self.log.debug(f"A connection was gone before it began: {error}", listener=self.listener.name)

@@ -1,0 +1,72 @@
+"""A listener's half of what its connections need."""
+
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from appserver.asgi.service import Service
+from appserver.wire.engine import Engine, Limits
+
+if TYPE_CHECKING:
+    from appserver.net.connection import Connection
+
+READ_SIZE: Final = 64 * 1024
+"""Bytes taken from the kernel at once. One buffer serves all connections of a loop: it is filled and emptied within
+one call-back. asyncio and uvloop would hand over 256 KiB at once, all that a connection may hold in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Deadlines of a connection, in seconds, and the rate that extends two of them."""
+
+    header: float = 10.0
+    body: float = 30.0
+    write: float = 30.0
+    keep_alive: float = 5.0
+    linger: float = 2.0
+    min_rate: int = 500
+    """Bytes a second."""
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """What is the same for all connections of a listener.
+
+    Attributes:
+        name: The listener, for records.
+        service: What is served.
+        loop: The running loop.
+        make_engine: A new engine for a connection.
+        limits: What a peer may send.
+        timeouts: How long a peer may take.
+        eager: Run applications up to their first wait inside the read call-back (Python 3.12 and later).
+        connections: Those that are open.
+        draining: The next response on each connection is its last.
+        on_last: Called when the last open connection is over.
+        buffer: Where the loop reads into.
+    """
+
+    name: str
+    service: Service
+    loop: AbstractEventLoop
+    make_engine: Callable[[], Engine]
+    limits: Limits
+    timeouts: Timeouts
+    eager: bool
+    connections: "set[Connection]" = field(default_factory=set)
+    draining: bool = False
+    on_last: Callable[[], None] | None = None
+    buffer: bytearray = field(default_factory=lambda: bytearray(READ_SIZE))
+
+    def sweep(self, now: float) -> None:
+        """Enforce the deadlines of all connections: once a second, instead of a timer a request."""
+        # A list, because an expired connection takes itself out of the set.
+        for connection in [c for c in self.connections if now > c.deadline or now > c.write_deadline]:
+            connection.expire(now)
+
+    def drain(self) -> None:
+        """Let every connection end with its next response."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()

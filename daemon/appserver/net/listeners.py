@@ -1,0 +1,255 @@
+"""Listening sockets: bound here, or handed over by the service manager."""
+
+import errno
+import grp
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from appserver.errors import ListenError
+from appserver.settings import DEFAULT_HOST, DEFAULT_PORT, FdBind, Settings, TcpBind, UnixBind
+from appserver.settings import Bind as BindTo
+from appserver.system.fds import InheritedSocket, adopt
+from appserver.telemetry.log import Log
+
+CONTROL: Final = "control"
+"""The name of an inherited socket that takes the control role; every other name serves the application."""
+
+
+@dataclass(slots=True)
+class Listener:
+    """A socket to serve.
+
+    Attributes:
+        sock: Listening, or connected when `connected` is set.
+        name: For records: an address, a path, or the name systemd gave it.
+        control: It takes the control role.
+        connected: It is one connection, accepted by systemd (Accept=yes) or inetd.
+        inherited: Not ours to empty or to remove.
+        path: The UNIX socket's path when we made it, with the inode that it had then.
+    """
+
+    sock: socket.socket
+    name: str
+    control: bool = False
+    connected: bool = False
+    inherited: bool = False
+    path: tuple[Path, int] | None = None
+
+    @property
+    def url(self) -> str:
+        """What a client or an operator would write for it."""
+        return address_text(self.sock)
+
+    def close(self) -> None:
+        """Close it and remove the path, if that is still ours."""
+        self.sock.close()
+        if self.path is not None:
+            path, inode = self.path
+            with suppress(OSError):
+                if path.lstat().st_ino == inode:
+                    path.unlink()
+
+
+def address_text(sock: socket.socket) -> str:
+    """A socket's own address: a URL for TCP, `unix:PATH` or `unix:@NAME` for UNIX sockets."""
+    name = sock.getsockname()
+    if isinstance(name, tuple):
+        host, port = name[0], name[1]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    text = os.fsdecode(name)
+    return "unix:@" + text[1:] if text.startswith("\0") else f"unix:{text}"
+
+
+def open_listeners(settings: Settings, inherited: Iterable[InheritedSocket], log: Log) -> list[Listener]:
+    """Everything that the settings and the service manager want served.
+
+    Without an address in the settings the inherited sockets are taken, and without those 127.0.0.1:8000. With
+    addresses, of the inherited sockets only those that `fd://` names are served, and the control socket.
+
+    Raises:
+        ListenError: One of them cannot be had; those opened before it are closed again.
+    """
+    handed = list(inherited)
+    listeners = [_inherit(item) for item in handed if item.name == CONTROL]
+    others = [item for item in handed if item.name != CONTROL]
+    try:
+        if settings.binds:
+            used: set[int] = set()
+            for bind in settings.binds:
+                listeners += _open(bind, settings, others, used)
+            for item in others:
+                if item.fd not in used:
+                    log.warning(
+                        f"The inherited socket {item.name} (fd {item.fd}) is not used: no --bind names it",
+                        code="socket_ignored",
+                    )
+        elif others:
+            listeners += [_inherit(item) for item in others]
+        else:
+            listeners += _bind_tcp(TcpBind(DEFAULT_HOST, DEFAULT_PORT), settings)
+        if settings.control is not None and not any(listener.control for listener in listeners):
+            listeners.append(_bind_unix(settings.control.removeprefix("unix:"), settings, control=True))
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def _open(bind: BindTo, settings: Settings, others: list[InheritedSocket], used: set[int]) -> list[Listener]:
+    if isinstance(bind, TcpBind):
+        return _bind_tcp(bind, settings)
+    if isinstance(bind, UnixBind):
+        return [_bind_unix(bind.path, settings)]
+    return _find_inherited(bind, others, used)
+
+
+def _inherit(item: InheritedSocket) -> Listener:
+    if not item.listening and item.name == CONTROL:
+        raise ListenError(f"the inherited socket {item.name} (fd {item.fd}) is connected, and must be listening")
+    return Listener(item.sock, item.name, control=item.name == CONTROL, connected=not item.listening, inherited=True)
+
+
+def _find_inherited(bind: FdBind, others: list[InheritedSocket], used: set[int]) -> list[Listener]:
+    if bind.name is not None:
+        found = [item for item in others if item.name == bind.name]
+        if not found:
+            names = ", ".join(sorted({item.name for item in others})) or "none"
+            raise ListenError(f"fd://{bind.name}: no inherited socket has that name; there are: {names}")
+    else:
+        fd = bind.fd if bind.fd is not None else 0
+        found = [item for item in others if item.fd == fd] or [adopt(fd, f"fd{fd}")]
+    used.update(item.fd for item in found)
+    return [_inherit(item) for item in found]
+
+
+def _bind_tcp(bind: TcpBind, settings: Settings) -> list[Listener]:
+    """Listen on every address that the host stands for: `localhost` is two."""
+    where = f"[{bind.host}]:{bind.port}" if ":" in bind.host else f"{bind.host}:{bind.port}"
+    try:
+        found = socket.getaddrinfo(
+            bind.host or None, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+        )
+    except OSError as error:
+        raise ListenError(f"{where}: {bind.host!r} cannot be resolved: {error.strerror or error}") from error
+    listeners: list[Listener] = []
+    port = bind.port
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            try:
+                sock = socket.socket(family, kind, protocol)
+            except OSError as error:
+                if error.errno == errno.EAFNOSUPPORT and len(found) > 1:
+                    continue  # a host without IPv6
+                raise ListenError(_explain(where, error)) from error
+            listener = Listener(sock, where)
+            listeners.append(listener)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # [::] and 0.0.0.0 are two listeners that can stand side by side, whatever the host's bindv6only says.
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                sock.bind((address[0], port, *address[2:]))
+                sock.listen(settings.backlog)
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL and len(found) > 1 and bind.host == "localhost":
+                    listeners.remove(listener)
+                    sock.close()
+                    continue  # /etc/hosts names ::1, and the host has IPv6 switched off
+                raise ListenError(_explain(where, error)) from error
+            sock.setblocking(False)
+            port = sock.getsockname()[1]  # with port 0 the first one chooses for all
+            listener.name = address_text(sock).removeprefix("http://")
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    if not listeners:
+        raise ListenError(f"{where}: no address of it can be listened on")
+    return listeners
+
+
+def _bind_unix(path: str, settings: Settings, *, control: bool = False) -> Listener:
+    """Listen on a UNIX socket of our own.
+
+    The socket is bound under another name, given its mode and owner, set to listen, and only then renamed to `path`:
+    at no moment is there a path that others may not use yet or that nobody answers, and a stale one is replaced.
+    """
+    where = f"unix:{path}"
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        if path.startswith("@"):
+            sock.bind("\0" + path[1:])
+            sock.listen(settings.backlog)
+            return Listener(sock, path, control=control)
+        target = Path(path)
+        _refuse_live(target)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        sock.bind(str(temporary))
+        try:
+            _own(temporary, settings, control=control)
+            sock.listen(settings.backlog)
+            inode = temporary.lstat().st_ino
+            temporary.rename(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return Listener(sock, path, control=control, path=(target, inode))
+    except ListenError:
+        sock.close()
+        raise
+    except OSError as error:
+        sock.close()
+        raise ListenError(_explain(where, error)) from error
+
+
+def _refuse_live(path: Path) -> None:
+    """Raise when somebody listens at the path, or when it is no socket; a stale socket may be replaced."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ListenError(f"unix:{path}: there is a file that is no socket, and it is not touched")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return
+        except (TimeoutError, BlockingIOError):
+            pass  # a full backlog is somebody's
+        except OSError as error:
+            raise ListenError(_explain(f"unix:{path}", error)) from error
+    raise ListenError(f"unix:{path}: another process is listening there; stop it, or choose another path")
+
+
+def _own(path: Path, settings: Settings, *, control: bool) -> None:
+    uid = pwd.getpwnam(settings.uds_owner).pw_uid if settings.uds_owner is not None else -1
+    gid = grp.getgrnam(settings.uds_group).gr_gid if settings.uds_group is not None else -1
+    if uid != -1 or gid != -1:
+        os.chown(path, uid, gid)
+    path.chmod(0o600 if control else settings.uds_mode)
+
+
+def _explain(where: str, error: OSError) -> str:
+    hints = {
+        errno.EADDRINUSE: "the address is in use; `ss -ltnp` shows by whom",
+        errno.EADDRNOTAVAIL: "no interface of this host has that address",
+        errno.EACCES: "permission denied; a port below 1024 needs CAP_NET_BIND_SERVICE or a socket unit",
+        errno.ENOENT: "its folder does not exist",
+        errno.ENAMETOOLONG: "the path is too long for a socket (107 bytes at most)",
+    }
+    hint = hints.get(error.errno or 0)
+    if error.errno == errno.EACCES and where.startswith("unix:"):
+        hint = "permission denied"
+    return f"{where}: {hint or error.strerror or error}"

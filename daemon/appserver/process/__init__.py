@@ -1,0 +1,1 @@
+"""Processes: one that serves, from its settings to its exit code."""

@@ -1,0 +1,272 @@
+"""The life of a serving process: start, serve, drain, stop.
+
+    STARTING ──ready──▶ SERVING ──stop──▶ DRAINING ──empty──▶ STOPPED   exit 0
+        │                                     └──deadline, or stop again──▶ STOPPED   exit 4, if requests were cut
+        └── stop ──▶ STOPPED   exit 0
+
+Draining loses nothing that can be answered: what waits in the backlog of our own sockets is accepted, open
+connections get their next response with `Connection: close`, and idle ones are kept for the linger time, because a
+client may be writing its next request at this moment. A socket that the service manager holds is left alone, and its
+backlog is the next process's.
+"""
+
+import asyncio
+import signal
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Sequence
+from contextlib import suppress
+from email.utils import formatdate
+from time import monotonic
+from typing import Any, Final
+
+from appserver import __version__
+from appserver.asgi.lifespan import Lifespan
+from appserver.errors import Exit, LifespanError
+from appserver.net.acceptor import Acceptor
+from appserver.net.endpoint import Endpoint
+from appserver.settings import Settings
+from appserver.system.notify import Notifier
+from appserver.telemetry.log import Log
+from appserver.wire.engine import Headers
+
+STARTING: Final = "starting"
+SERVING: Final = "serving"
+DRAINING: Final = "draining"
+STOPPED: Final = "stopped"
+
+TICK_SECONDS: Final = 1.0
+"""Deadlines are enforced, the Date field is renewed and STATUS= is sent this often."""
+
+DRAIN_TICK_SECONDS: Final = 0.05
+"""While draining it is asked this often whether all is answered."""
+
+CANCEL_SECONDS: Final = 1.0
+"""What applications get to leave after they have been cancelled."""
+
+SHUTDOWN_SECONDS: Final = 10.0
+"""What an application's lifespan shutdown gets, at least."""
+
+
+class Life:
+    """Runs one process's serving.
+
+    Args:
+        settings: What was asked for.
+        lifespan: Of the application.
+        acceptors: One for each listener, with the endpoint that serves it.
+        notifier: The service manager.
+        log: Where events go.
+        loop: The running loop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        lifespan: Lifespan,
+        acceptors: Sequence[tuple[Acceptor, Endpoint]],
+        notifier: Notifier,
+        log: Log,
+        loop: AbstractEventLoop,
+    ) -> None:
+        self._settings, self._lifespan, self._notifier, self._log, self._loop = settings, lifespan, notifier, log, loop
+        self._acceptors = acceptors
+        self._endpoints = [endpoint for acceptor, endpoint in acceptors if not acceptor.listener.control]
+        self._stop = asyncio.Event()
+        self._stops = 0
+        self._timers: dict[str, TimerHandle] = {}
+        self._begun = monotonic()
+        self._drain_end = 0.0
+        self.state = STARTING
+
+    # Facts
+
+    def report(self) -> dict[str, Any]:
+        """What the control socket tells; `appserverctl status` shows it."""
+        figures = self._endpoints[0].service.figures
+        return {
+            "state": self.state,
+            "version": __version__,
+            "uptime": round(monotonic() - self._begun, 3),
+            "application": self._settings.app,
+            "loop": type(self._loop).__module__.partition(".")[0],
+            "listeners": [acceptor.listener.url for acceptor, _ in self._acceptors],
+            "lifespan": self._lifespan.supported,
+            "connections": figures.connections,
+            "requests": figures.requests,
+            "answered": figures.answered,
+            "failed": figures.failed,
+            "refused": figures.refused,
+        }
+
+    def _status(self) -> str:
+        figures = self._endpoints[0].service.figures
+        what = f"{_count(figures.connections, 'connection')}, {_count(figures.requests, 'request')} in flight"
+        if self.state == DRAINING:
+            return f"Draining: {what}, {max(0, round(self._drain_end - monotonic()))} s left"
+        return f"Serving: {what}, {figures.answered} answered, {figures.failed} failed"
+
+    # The life
+
+    async def run(self) -> Exit:
+        """Live from the lifespan's startup to its shutdown.
+
+        Raises:
+            LifespanError: The application did not start.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_stop, number.name)
+        self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        self._log.debug("Starting", code="started", application=self._settings.app)
+        self._repeat("watchdog", self._notifier.watchdog_interval, self._notifier.watchdog)
+        if not await self._start():
+            return Exit.OK
+        self._serve()
+        await self._stop.wait()
+        cut = await self._drain()
+        await self._shut_down()
+        self.state = STOPPED
+        self._log.info("Stopped", code="stopped", requests_cut=cut)
+        for timer in self._timers.values():
+            timer.cancel()
+        return Exit.CUT if cut else Exit.OK
+
+    async def _start(self) -> bool:
+        """Run the lifespan's startup; False when the process is told to stop first."""
+        startup = self._loop.create_task(self._lifespan.startup(self._loop))
+        stop = self._loop.create_task(self._stop.wait())
+        await asyncio.wait({startup, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if startup.done():
+            startup.result()
+            return True
+        startup.cancel()
+        self._lifespan.cancel()
+        with suppress(asyncio.CancelledError, LifespanError):
+            await startup
+        self._log.info("Stopped before the application had started", code="stopped", requests_cut=0)
+        return False
+
+    def _serve(self) -> None:
+        for endpoint in self._endpoints:
+            endpoint.service.state = self._lifespan.state
+        self._tick()
+        for acceptor, endpoint in self._acceptors:
+            if acceptor.listener.connected:
+                endpoint.on_last = self._on_last
+            acceptor.start()
+        self.state = SERVING
+        self._notifier.ready(self._status())
+        addresses = ", ".join(acceptor.listener.url for acceptor, _ in self._acceptors)
+        self._log.info(f"Serving {self._settings.app} on {addresses}", code="ready", listeners=addresses)
+
+    async def _drain(self) -> int:
+        """Answer what can be answered; the number of requests that had to be cut."""
+        self.state = DRAINING
+        self._drain_end = monotonic() + self._settings.graceful_timeout
+        self._notifier.stopping(self._status())
+        self._tick()
+        for acceptor, _ in self._acceptors:
+            if not acceptor.listener.control:
+                acceptor.stop()
+                await acceptor.settled()
+        for endpoint in self._endpoints:
+            endpoint.drain()
+        while self._busy() and self._stops < 2 and monotonic() < self._drain_end:
+            await asyncio.sleep(DRAIN_TICK_SECONDS)
+            for endpoint in self._endpoints:
+                endpoint.sweep(monotonic())
+        return await self._cut()
+
+    def _busy(self) -> bool:
+        return any(endpoint.connections or endpoint.service.tasks for endpoint in self._endpoints)
+
+    async def _cut(self) -> int:
+        """Cancel the applications that still run, and end what connections are left."""
+        service = self._endpoints[0].service
+        cut = service.figures.requests
+        if service.tasks:
+            why = "was told to stop a second time" if self._stops > 1 else "the graceful timeout has passed"
+            self._log.warning(
+                f"Cut {_count(cut, 'request')} and {_count(len(service.tasks) - cut, 'background task')}: {why}",
+                code="drain_cut",
+                requests_cut=cut,
+            )
+            for task in list(service.tasks):
+                task.cancel()
+            await asyncio.wait(service.tasks, timeout=CANCEL_SECONDS)
+        for endpoint in self._endpoints:
+            for connection in list(endpoint.connections):
+                connection.close()
+        await asyncio.sleep(0)
+        for acceptor, endpoint in self._acceptors:
+            acceptor.stop()
+            for connection in list(endpoint.connections):
+                connection.abort()
+        return cut
+
+    async def _shut_down(self) -> None:
+        left = max(self._drain_end - monotonic(), SHUTDOWN_SECONDS)
+        shutdown = self._loop.create_task(self._lifespan.shutdown())
+        while not shutdown.done() and left > 0 and self._stops < 2:
+            await asyncio.wait({shutdown}, timeout=DRAIN_TICK_SECONDS)
+            left -= DRAIN_TICK_SECONDS
+        if not shutdown.done():
+            self._log.warning("The application's shutdown did not end in time", code="drain_cut", requests_cut=0)
+            shutdown.cancel()
+            self._lifespan.cancel()
+
+    # Timers and signals
+
+    def _repeat(self, name: str, interval: float | None, action: Any) -> None:
+        if interval is None:
+            return
+        action()
+        self._timers[name] = self._loop.call_later(interval, self._repeat, name, interval, action)
+
+    def _tick(self) -> None:
+        now = monotonic()
+        fields = default_fields(self._settings)
+        for _, endpoint in self._acceptors:
+            endpoint.sweep(now)
+            endpoint.service.fields = fields
+        if self.state == DRAINING:
+            # Each message buys so many seconds more; TimeoutStopSec= alone would end a long drain.
+            self._notifier.extend(TICK_SECONDS * 5)
+        if self.state != STARTING:
+            self._notifier.status(self._status())
+        self._timers["tick"] = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def _on_stop(self, name: str) -> None:
+        self._stops += 1
+        if self._stops == 1:
+            self._log.info(f"Stopping on {name}: draining", code="stopping", signal=name)
+        else:
+            self._log.warning(f"Stopping at once on a second {name}", code="stopping", signal=name)
+        self._stop.set()
+
+    def _on_hangup(self) -> None:
+        self._log.warning(
+            "SIGHUP ignored: there is no reload in a single process; restart it (a socket unit loses no request)"
+        )
+
+    def _on_last(self) -> None:
+        """The one connection that we were started for (Accept=yes, inetd) is over."""
+        if not self._stop.is_set():
+            self._stops += 1
+            self._stop.set()
+
+
+def default_fields(settings: Settings) -> Headers:
+    """The fields that every response gets, with the present date (RFC 9110 section 6.6.1)."""
+    own = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in settings.header]
+    names = {name for name, _ in own}
+    fields: Headers = []
+    if settings.date_header and b"date" not in names:
+        fields.append((b"date", formatdate(usegmt=True).encode("ascii")))
+    if settings.server_header and b"server" not in names:
+        fields.append((b"server", b"appserver"))
+    return fields + own
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,177 @@
+"""One serving process, from its settings to its exit code."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from asyncio import AbstractEventLoop
+from functools import partial
+from time import sleep
+from typing import Any, Final, TYPE_CHECKING
+
+import uvloop
+
+from appserver.asgi.control import make_control
+from appserver.asgi.forwarded import Trust
+from appserver.asgi.lifespan import Lifespan
+from appserver.asgi.loader import load
+from appserver.asgi.service import Service
+from appserver.errors import ApplicationError, Exit, ListenError, OperatorError
+from appserver.net.acceptor import Acceptor
+from appserver.net.connection import Connection
+from appserver.net.endpoint import Endpoint, Timeouts
+from appserver.net.listeners import Listener, open_listeners
+from appserver.process.life import Life
+from appserver.settings import Loaded, Settings
+from appserver.system.fds import take_inherited
+from appserver.system.notify import Notifier
+from appserver.telemetry.access import AccessLog
+from appserver.telemetry.log import Log, build, capture_stdlib
+from appserver.wire.engine import Limits
+from appserver.wire.select import engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LEAVE_SECONDS: Final = 5.0
+"""What threads and exit handlers of the application get once everything is answered."""
+
+
+class _StoppedEarly(BaseException):
+    """SIGTERM or SIGINT while the application is imported; not an Exception, so that no import swallows it."""
+
+
+def serve(loaded: Loaded) -> Exit:
+    """Serve until told to stop.
+
+    What goes wrong on the way there is in the log, in STATUS= and in the exit code.
+
+    Args:
+        loaded: The settings and where they came from.
+
+    Returns:
+        The process's exit code.
+    """
+    # The first act, before anything else opens a descriptor or starts a process that would inherit one.
+    notifier = Notifier()
+    settings = loaded.settings
+    log = build(settings.log_level, settings.log_format)
+    listeners: list[Listener] = []
+    try:
+        inherited = take_inherited()
+        capture_stdlib(log)
+        for warning in loaded.warnings:
+            log.warning(warning)
+        if inherited.ignored:
+            log.warning(inherited.ignored, code="socket_ignored")
+        _stop_early()
+        listeners = open_listeners(settings, inherited.sockets, log)
+        application = load(settings.app, settings.app_dir, settings.factory)
+        code = _run(settings, application, listeners, notifier, log)
+    except _StoppedEarly:
+        log.info("Stopped before the application had started", code="stopped", requests_cut=0)
+        code = Exit.OK
+    except (OperatorError, ApplicationError) as error:
+        event = "listen_failed" if isinstance(error, ListenError) else "application_failed"
+        log.critical(str(error), code=event, exc_info=error.__cause__ if isinstance(error, ApplicationError) else None)
+        notifier.failed(int(error.exit_code), str(error))
+        code = error.exit_code
+    finally:
+        for listener in listeners:
+            listener.close()
+    _leave(code)
+    return code
+
+
+def _stop_early() -> None:
+    """Make SIGTERM and SIGINT end the process cleanly while there is no event loop to take them.
+
+    Without a handler a process with PID 1, in a container, ignores SIGTERM altogether.
+    """
+
+    def stop(*_: object) -> None:
+        raise _StoppedEarly
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _run(settings: Settings, application: Any, listeners: list[Listener], notifier: Notifier, log: Log) -> Exit:
+    make_loop: Callable[[], AbstractEventLoop] = (
+        asyncio.new_event_loop if settings.loop == "asyncio" else uvloop.new_event_loop
+    )
+    loop = make_loop()
+    asyncio.set_event_loop(loop)
+    loop.set_exception_handler(partial(_report, log))
+    try:
+        return loop.run_until_complete(_live(settings, application, listeners, notifier, log))
+    finally:
+        asyncio.set_event_loop(None)
+
+
+async def _live(settings: Settings, application: Any, listeners: list[Listener], notifier: Notifier, log: Log) -> Exit:
+    loop = asyncio.get_running_loop()
+    lifespan = Lifespan(application, settings.lifespan, log)
+    service = Service(
+        application=application,
+        log=log,
+        access=AccessLog(log) if settings.access_log else None,
+        trust=Trust(settings.forwarded_allow_ips) if settings.proxy_headers else None,
+        root_path=settings.root_path,
+    )
+    # What operators ask of the control socket is not traffic: no access records, figures of its own.
+    control = Service(application=make_control(lambda: life.report()), log=log)  # noqa: PLW0108 - life comes later
+    acceptors = []
+    for listener in listeners:
+        endpoint = make_endpoint(settings, control if listener.control else service, listener.name, loop)
+        acceptors.append((Acceptor(listener, loop, partial(Connection, endpoint), log), endpoint))
+    life = Life(settings, lifespan, acceptors, notifier, log, loop)
+    return await life.run()
+
+
+def make_endpoint(settings: Settings, service: Service, name: str, loop: AbstractEventLoop) -> Endpoint:
+    """What the connections of a listener share."""
+    limits = Limits(
+        request_line=settings.limit_request_line,
+        field=settings.limit_request_field_size,
+        fields=settings.limit_request_fields,
+        head=settings.limit_request_head,
+        body=settings.limit_request_body,
+    )
+    timeouts = Timeouts(
+        header=settings.timeout_header,
+        body=settings.timeout_body,
+        write=settings.timeout_write,
+        keep_alive=settings.timeout_keep_alive,
+        linger=settings.linger,
+        min_rate=settings.min_rate,
+    )
+    return Endpoint(
+        name=name,
+        service=service,
+        loop=loop,
+        make_engine=partial(engine, limits),
+        limits=limits,
+        timeouts=timeouts,
+        eager=sys.version_info >= (3, 12),
+    )
+
+
+def _report(log: Log, loop: AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001
+    """What nobody awaited: an application's forgotten task, or a fault of ours."""
+    log.error(f"Unhandled in the event loop: {context['message']}", exc_info=context.get("exception"))
+
+
+def _leave(code: Exit) -> None:
+    """See to it that the process ends, even when a thread of the application does not.
+
+    The interpreter waits for threads without end; the service manager would kill it, and record a failure.
+    """
+    if threading.active_count() > 1:
+
+        def leave() -> None:
+            sleep(LEAVE_SECONDS)
+            os._exit(code)
+
+        threading.Thread(target=leave, daemon=True, name="appserver-leave").start()

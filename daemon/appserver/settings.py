@@ -1,0 +1,390 @@
+"""Every setting of `appserver`, declared once, and where the values come from.
+
+A field of `Settings` is a setting: its type, default, kind, flags, help and whether a reload may change it. `TABLE` is
+read off the fields, and all else off `TABLE`: the command line, the `APPSERVER_*` variables, the keys of the TOML
+file, the help text.
+
+    flag  >  environment  >  file  >  default
+
+Only the value that wins is looked at: `--port 80` serves where the environment has an unusable APPSERVER_PORT. Names
+are another matter, and an unknown key in the file is an error whatever the flags say.
+"""
+
+import dataclasses
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from appserver import arguments, kinds, sources
+from appserver.arguments import Row
+from appserver.binds import BINDS, CONTROL, HOST, SOCKET_PATH, Bind, FdBind, TcpBind, UnixBind, parse_bind
+from appserver.kinds import Kind
+
+__all__ = [
+    "TABLE",
+    "Bind",
+    "FdBind",
+    "Loaded",
+    "Row",
+    "Settings",
+    "TcpBind",
+    "UnixBind",
+    "command_line",
+    "load",
+    "parse_bind",
+    "resolve",
+]
+
+T = TypeVar("T")
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 8000
+
+
+def setting(
+    default: T,
+    kind: Kind[T],
+    *flags: str,
+    group: str,
+    help: str,  # noqa: A002 - the word argparse has for it
+    reload: bool = True,
+    variables: tuple[str, ...] = (),
+) -> T:
+    """Declare a setting.
+
+    Args:
+        default: The value when nobody gives one.
+        kind: How it is read and shown.
+        flags: The canonical flag, then aliases that uvicorn, hypercorn or gunicorn users type; `APP` is positional.
+        group: Its heading in the help text.
+        help: One sentence, without a full stop.
+        reload: Whether a reload may change it.
+        variables: Environment variables of other programs, read when ours is unset.
+    """
+    metadata = {"kind": kind, "flags": flags, "group": group, "help": help, "reload": reload, "variables": variables}
+    # A dataclass wants the Field here and a type checker the field's own type.
+    field: Any = dataclasses.field(default=default, metadata=metadata)
+    return field  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one start or reload of `appserver` runs with. Sizes are bytes, times are seconds."""
+
+    app: str = setting(
+        "appserver.asgi.welcome:app",
+        kinds.APP,
+        "APP",
+        group="Application",
+        help="The application: module:attribute, module:factory() or a file's path",
+    )
+    app_dir: str = setting(
+        ".", kinds.PATH, "--app-dir", group="Application", help="Folder to import it from, first on sys.path"
+    )
+    factory: bool = setting(
+        False,
+        kinds.SWITCH,
+        "--factory",
+        group="Application",
+        help="APP is called without arguments to make the application",
+    )
+    lifespan: str = setting(
+        "auto",
+        kinds.choice("auto", "on", "off"),
+        "--lifespan",
+        group="Application",
+        help="ASGI lifespan: where supported (auto), required (on), never (off)",
+    )
+    root_path: str = setting(
+        "", kinds.ROOT_PATH, "--root-path", group="Application", help="Path that a proxy mounts the application under"
+    )
+    env_file: str | None = setting(
+        None,
+        kinds.PATH,
+        "--env-file",
+        group="Application",
+        help="File of environment variables for the application; variables that exist win",
+    )
+
+    bind: tuple[str, ...] = setting(
+        (),
+        BINDS,
+        "--bind",
+        "-b",
+        group="Listening",
+        help="host:port, [v6]:port, :port, unix:PATH, unix:@NAME, fd://N or fd://NAME; repeatable. Without any: the"
+        f" sockets that systemd handed over, else {DEFAULT_HOST}:{DEFAULT_PORT}",
+        reload=False,
+    )
+    host: str | None = setting(
+        None, HOST, "--host", group="Listening", help=f"Host for --port (default: {DEFAULT_HOST})", reload=False
+    )
+    port: int | None = setting(
+        None,
+        kinds.PORT,
+        "--port",
+        group="Listening",
+        help=f"Port for --host, 0 for any (default: {DEFAULT_PORT})",
+        reload=False,
+    )
+    uds: str | None = setting(
+        None, SOCKET_PATH, "--uds", group="Listening", help="UNIX socket to make and listen on", reload=False
+    )
+    fd: int | None = setting(
+        None,
+        kinds.FD,
+        "--fd",
+        group="Listening",
+        help="Inherited socket, listening or connected: 0 under Supervisor and inetd",
+        reload=False,
+    )
+    backlog: int = setting(
+        2048,
+        kinds.integer(1, 65535, "a number from 1 to 65535"),
+        "--backlog",
+        group="Listening",
+        help="Connections that may wait for accept",
+        reload=False,
+    )
+    uds_mode: int = setting(
+        0o660, kinds.MODE, "--uds-mode", group="Listening", help="Permission bits of our UNIX sockets", reload=False
+    )
+    uds_owner: str | None = setting(
+        None, kinds.USER, "--uds-owner", group="Listening", help="Owner of our UNIX sockets", reload=False
+    )
+    uds_group: str | None = setting(
+        None, kinds.GROUP, "--uds-group", group="Listening", help="Group of our UNIX sockets", reload=False
+    )
+    control: str | None = setting(
+        None,
+        CONTROL,
+        "--control",
+        group="Listening",
+        help="UNIX socket that answers appserverctl and probes",
+        reload=False,
+    )
+
+    loop: str = setting(
+        "auto",
+        kinds.choice("auto", "uvloop", "asyncio"),
+        "--loop",
+        group="Process",
+        help="Event loop; auto takes uvloop where it is installed",
+        reload=False,
+    )
+    graceful_timeout: float = setting(
+        30.0,
+        kinds.DURATION,
+        "--graceful-timeout",
+        "--timeout-graceful-shutdown",
+        group="Process",
+        help="Time that running requests get when the process is told to stop",
+    )
+    linger: float = setting(
+        2.0,
+        kinds.DURATION,
+        "--linger",
+        group="Process",
+        help="Time that idle keep-alive connections get for one more request while stopping",
+    )
+
+    header: tuple[tuple[str, str], ...] = setting(
+        (), kinds.HEADERS, "--header", group="HTTP", help='Field for every response, "Name: value"; repeatable'
+    )
+    server_header: bool = setting(True, kinds.SWITCH, "--server-header", group="HTTP", help="Send a Server field")
+    date_header: bool = setting(True, kinds.SWITCH, "--date-header", group="HTTP", help="Send a Date field")
+
+    limit_request_line: int = setting(
+        8 * 1024,
+        kinds.size(64, 1024**2, "a size from 64 to 1M"),
+        "--limit-request-line",
+        group="Limits",
+        help="Request line; over it the answer is 414",
+    )
+    limit_request_field_size: int = setting(
+        8 * 1024,
+        kinds.size(64, 1024**2, "a size from 64 to 1M"),
+        "--limit-request-field-size",
+        "--limit-request-field_size",
+        group="Limits",
+        help="One header field, name and value; over it the answer is 431",
+    )
+    limit_request_fields: int = setting(
+        100,
+        kinds.integer(1, 10_000, "a number from 1 to 10000"),
+        "--limit-request-fields",
+        group="Limits",
+        help="Number of header fields; over it the answer is 431",
+    )
+    limit_request_head: int = setting(
+        64 * 1024,
+        kinds.size(256, 16 * 1024**2, "a size from 256 to 16M"),
+        "--limit-request-head",
+        "--h11-max-incomplete-event-size",
+        group="Limits",
+        help="Request line and header fields in all; over it the answer is 431",
+    )
+    limit_request_body: int = setting(
+        0,
+        kinds.size(0, 2**63 - 1, "a size, 0 for no limit"),
+        "--limit-request-body",
+        group="Limits",
+        help="Request body, 0 for no limit; over it the answer is 413",
+    )
+
+    timeout_keep_alive: float = setting(
+        5.0,
+        kinds.DURATION,
+        "--timeout-keep-alive",
+        "--keep-alive",
+        group="Timeouts",
+        help="Idle connection after a response",
+    )
+    timeout_header: float = setting(
+        10.0,
+        kinds.DEADLINE,
+        "--timeout-header",
+        group="Timeouts",
+        help="Head of a request, from its first byte or the connection's start",
+    )
+    timeout_body: float = setting(
+        30.0,
+        kinds.DEADLINE,
+        "--timeout-body",
+        group="Timeouts",
+        help="Request body that arrives slower than --min-rate",
+    )
+    timeout_write: float = setting(
+        30.0, kinds.DEADLINE, "--timeout-write", group="Timeouts", help="Response that is read slower than --min-rate"
+    )
+    min_rate: int = setting(
+        500,
+        kinds.size(0, 1024**3, "bytes a second, from 0 to 1G"),
+        "--min-rate",
+        group="Timeouts",
+        help="Bytes a second that a peer must keep up once past --timeout-body or --timeout-write",
+    )
+
+    proxy_headers: bool = setting(
+        True,
+        kinds.SWITCH,
+        "--proxy-headers",
+        group="Proxies",
+        help="Take client and scheme from the X-Forwarded-* of trusted peers",
+    )
+    forwarded_allow_ips: tuple[str, ...] = setting(
+        ("127.0.0.1", "::1", "unix"),
+        kinds.PEERS,
+        "--forwarded-allow-ips",
+        group="Proxies",
+        help='Trusted peers: addresses, networks, "unix" for UNIX sockets, "*" for all',
+        variables=("FORWARDED_ALLOW_IPS",),
+    )
+
+    log_level: str = setting(
+        "info",
+        kinds.choice("critical", "error", "warning", "info", "debug", "trace"),
+        "--log-level",
+        group="Logging",
+        help="Least severe records to write",
+    )
+    log_format: str = setting(
+        "auto",
+        kinds.choice("auto", "journal", "json", "console"),
+        "--log-format",
+        group="Logging",
+        help="auto: fields for the journal, colour on a terminal, else JSON lines",
+    )
+    access_log: bool = setting(
+        True, kinds.SWITCH, "--access-log", group="Logging", help="Write a record for every request"
+    )
+
+    config: str | None = setting(
+        None,
+        kinds.PATH,
+        "--config",
+        "-c",
+        group="Configuration",
+        help="TOML file of settings; after a hyphen (-/path) it may be missing",
+        reload=False,
+    )
+
+    @property
+    def binds(self) -> tuple[Bind, ...]:
+        """What to listen on, as far as it was said; empty means inherited sockets, else the default address."""
+        binds = [parse_bind(text) for text in self.bind]
+        if self.host is not None or self.port is not None:
+            binds.append(TcpBind(self.host or DEFAULT_HOST, DEFAULT_PORT if self.port is None else self.port))
+        if self.uds is not None:
+            binds.append(UnixBind(self.uds))
+        if self.fd is not None:
+            binds.append(FdBind(self.fd, None))
+        return tuple(binds)
+
+
+def _rows() -> Iterator[Row]:
+    for field in dataclasses.fields(Settings):
+        metadata = dict(field.metadata)
+        metadata["variables"] = (sources.PREFIX + field.name.upper(), *metadata["variables"])
+        yield Row(name=field.name, default=field.default, **metadata)
+
+
+TABLE: Final = tuple(_rows())
+"""The settings in the order of the help text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, and where they came from."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    """By setting: `flag --port`, `environment APPSERVER_PORT`, `file PATH` or `default`."""
+    warnings: tuple[str, ...]
+    """Lines for the log: what was passed over and why."""
+    variables: Mapping[str, str]
+    """What `--env-file` adds to the environment; to be set before the application is imported."""
+
+
+def command_line(prog: str = "appserver") -> ArgumentParser:
+    """Make the parser of a program that takes the settings; flags of its own can be added."""
+    return arguments.build(TABLE, prog)
+
+
+def load(argv: Sequence[str], environ: Mapping[str, str]) -> Loaded:
+    """Read the settings from the command line, the environment and the file that these name.
+
+    Args:
+        argv: Arguments, without the program's name.
+        environ: The environment; it is not changed.
+
+    Raises:
+        UsageError: A name or a value that cannot be taken, or a file that cannot be read.
+        SystemExit: After `--help`.
+    """
+    return resolve(arguments.read(command_line(), argv)[1], environ)
+
+
+def resolve(given: Sequence[arguments.Given], environ: Mapping[str, str]) -> Loaded:
+    """Do what `load` does, for a command line that is parsed already."""
+    rows = {row.name: row for row in TABLE}
+    flags, variables = sources.from_flags(given), sources.from_environment(environ)
+    config = sources.pick(rows["config"], flags, variables)
+    table, path = sources.read_toml(config[0], rows.keys() - {"config"})
+    file = sources.from_file(table, path)
+
+    env_file = sources.pick(rows["env_file"], flags, variables, file)
+    named, path = sources.read_variables(env_file[0])
+    added = {name: value for name, value in named.items() if name not in environ}
+    late = sources.from_environment(added, path)
+
+    picked = {name: sources.pick(row, flags, variables, late, file) for name, row in rows.items()}
+    # A file of variables cannot change which files were read.
+    picked |= {"config": config, "env_file": env_file}
+    return Loaded(
+        settings=Settings(**{name: value for name, (value, _) in picked.items()}),
+        origins={name: origin for name, (_, origin) in picked.items()},
+        warnings=tuple(sources.unknown_variables({**environ, **added}, {row.variables[0] for row in TABLE})),
+        variables=added,
+    )

@@ -1,0 +1,1 @@
+"""The host: what the service manager hands over, and what it is told."""

@@ -1,0 +1,195 @@
+"""Sockets that this process is handed: sd_listen_fds(3), and `--fd N` for everybody else.
+
+A descriptor is a number that somebody else chose, so each is asked what it is before it is believed. They arrive
+blocking and inheritable; from here on they are neither.
+"""
+
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+from pathlib import Path
+from typing import Final
+
+from systemd.daemon import listen_fds_with_names
+
+from appserver.errors import ListenError
+
+_VARIABLES: Final = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES")
+_STANDARD_FDS: Final = range(3)
+_KINDS: Final[Mapping[int, str]] = {
+    socket.SOCK_DGRAM: "datagram",
+    socket.SOCK_SEQPACKET: "sequential packet",
+    socket.SOCK_RAW: "raw",
+}
+_FILE_TYPES: Final = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InheritedSocket:
+    """A stream socket that somebody else opened.
+
+    Attributes:
+        sock: Non-blocking, not inheritable; whoever closes it closes our end of it.
+        name: From LISTEN_FDNAMES, which is FileDescriptorName= of the socket unit.
+        fd: The number that it was handed over as; `sock.fileno()` is another for 0, 1 and 2.
+        listening: True for a listener, False for one connection (Accept=yes, inetd).
+    """
+
+    sock: socket.socket
+    name: str
+    fd: int
+    listening: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What the service manager handed over.
+
+    Attributes:
+        sockets: In the order of their numbers, which says nothing: use the names.
+        ignored: Why sockets in the environment are not ours, for the log; None when there is nothing to say.
+    """
+
+    sockets: tuple[InheritedSocket, ...] = ()
+    ignored: str | None = None
+
+
+def take_inherited() -> Inherited:
+    """Take the sockets that systemd handed to this process (sd_listen_fds_with_names(3)).
+
+    The variables are gone from the environment afterwards, whatever happens: a child process that believed them would
+    serve sockets that it does not have.
+
+    Raises:
+        ListenError: The variables contradict each other, or one of the descriptors cannot be served.
+    """
+    try:
+        reason = _find_stranger(os.environ)
+        if reason is not None or "LISTEN_FDS" not in os.environ:
+            return Inherited(ignored=reason)
+        count, names = os.environ["LISTEN_FDS"], os.environ.get("LISTEN_FDNAMES")
+        try:
+            found: dict[int, str] = listen_fds_with_names(unset_environment=True)
+        except OSError as error:
+            shown = f"LISTEN_FDS={count!r}" if names is None else f"LISTEN_FDS={count!r}, LISTEN_FDNAMES={names!r}"
+            raise ListenError(f"{shown}: the inherited sockets cannot be taken: {error.strerror}") from error
+    finally:
+        for variable in _VARIABLES:
+            os.environ.pop(variable, None)
+    taken: list[InheritedSocket] = []
+    try:
+        taken.extend(adopt(fd, name) for fd, name in found.items())
+    except ListenError:
+        for item in taken:
+            item.sock.close()
+        raise
+    return Inherited(tuple(taken))
+
+
+def adopt(fd: int, name: str) -> InheritedSocket:
+    """Take over a descriptor as a stream socket, listening or connected.
+
+    Its family is asked, never assumed. Standard input, output and error are left on /dev/null where they were the
+    socket itself: closing it must hang up, and nothing that is printed may reach the client.
+
+    Args:
+        fd: The descriptor.
+        name: What to call it.
+
+    Raises:
+        ListenError: It is not open, not a socket, not a stream, or neither listening nor connected. It is left as it
+            was.
+    """
+    where = f"fd {fd} ({name})"
+    try:
+        status = os.fstat(fd)
+    except (OSError, OverflowError) as error:
+        raise ListenError(f"{where}: not open") from error
+    if not stat.S_ISSOCK(status.st_mode):
+        raise ListenError(f"{where}: not a socket but {_describe(fd, status)}")
+    sock = socket.socket(fileno=fd)
+    try:
+        listening = _find_role(sock, where)
+    except BaseException:
+        sock.detach()
+        raise
+    if fd in _STANDARD_FDS:
+        sock.detach()
+        sock = socket.socket(fileno=fcntl(fd, F_DUPFD_CLOEXEC, _STANDARD_FDS.stop))
+    for standard in _STANDARD_FDS:
+        with suppress(OSError):  # not open: nothing to release
+            if os.path.samestat(os.fstat(standard), status):
+                _silence(standard)
+    sock.set_inheritable(False)
+    sock.setblocking(False)
+    return InheritedSocket(sock, name, fd, listening)
+
+
+def _find_role(sock: socket.socket, where: str) -> bool:
+    """True for a listening socket, False for a connected one."""
+    kind = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+    if kind != socket.SOCK_STREAM:
+        raise ListenError(f"{where}: a {_KINDS.get(kind, 'strange')} socket, where a stream socket is needed")
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return True
+    try:
+        sock.getpeername()
+    except OSError as error:
+        raise ListenError(f"{where}: a stream socket that is neither listening nor connected") from error
+    return False
+
+
+def _silence(fd: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, fd)
+    os.close(null)
+
+
+def _describe(fd: int, status: os.stat_result) -> str:
+    kind = _FILE_TYPES.get(stat.S_IFMT(status.st_mode), "something else")
+    with suppress(OSError):
+        return f"{kind} ({Path(f'/proc/self/fd/{fd}').readlink()})"
+    return kind
+
+
+def _find_stranger(environ: Mapping[str, str]) -> str | None:
+    """Why LISTEN_FDS is not meant for this process; None when it is, or when there is none."""
+    if "LISTEN_FDS" not in environ:
+        return None
+    pid = environ.get("LISTEN_PID")
+    if pid is None:
+        return "LISTEN_FDS ignored: LISTEN_PID is not set, so it is not known for which process it is"
+    if pid != str(os.getpid()):
+        return f"LISTEN_FDS ignored: it is for process {pid!r}, and this is {os.getpid()}"
+    identity = environ.get("LISTEN_PIDFDID")
+    if identity is not None and identity != (own := _find_pidfd_id()) and own is not None:
+        return f"LISTEN_FDS ignored: it is for an earlier process {pid} (LISTEN_PIDFDID {identity!r})"
+    return None
+
+
+def _find_pidfd_id() -> str | None:
+    """The inode of our own pidfd, which unlike a pid is never used again; None before Linux 6.9.
+
+    Older kernels give every pidfd the inode that all anonymous files share; an eventfd shows which that is.
+    """
+    try:
+        mine = os.pidfd_open(os.getpid())
+    except OSError:
+        return None
+    other = os.eventfd(0)
+    try:
+        status = os.fstat(mine)
+        return None if os.path.samestat(status, os.fstat(other)) else str(status.st_ino)
+    finally:
+        os.close(mine)
+        os.close(other)

@@ -1,0 +1,90 @@
+"""Telling the service manager how we are: sd_notify(3).
+
+Only ever a courtesy: a manager that has gone away, or a socket that is full, costs the message and nothing else.
+"""
+
+import os
+from typing import Final
+
+from systemd.daemon import notify
+
+_MICROSECONDS: Final = 1_000_000
+
+
+class Notifier:
+    """The service's end of NOTIFY_SOCKET.
+
+    Attributes:
+        enabled: Whether there is a service manager to tell.
+        watchdog_interval: Seconds between two `watchdog()` calls: half of what the manager waits, as
+            sd_watchdog_enabled(3) recommends; None when it does not watch this process.
+        lost: Messages that could not be sent.
+    """
+
+    __slots__ = ("_status", "enabled", "lost", "watchdog_interval")
+
+    def __init__(self) -> None:
+        self.enabled = bool(os.environ.get("NOTIFY_SOCKET"))
+        self.watchdog_interval = _find_watchdog() if self.enabled else None
+        self.lost = 0
+        self._status: str | None = None
+
+    def ready(self, status: str) -> None:
+        """Everything is served: `systemctl start` returns."""
+        self._send("READY=1", status)
+
+    def stopping(self, status: str) -> None:
+        """The stop has begun."""
+        self._send("STOPPING=1", status)
+
+    def status(self, text: str) -> None:
+        """Change the line that `systemctl status` shows; the same one again is not sent."""
+        if text != self._status:
+            self._send("", text)
+
+    def watchdog(self) -> None:
+        """The event loop turns."""
+        self._send("WATCHDOG=1")
+
+    def extend(self, seconds: float) -> None:
+        """Ask for that many seconds more, from now, before the start or stop is taken to have failed."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * _MICROSECONDS)}")
+
+    def failed(self, exit_status: int, status: str, errno: int | None = None) -> None:
+        """Tell why the process is about to end.
+
+        Args:
+            exit_status: The exit code that follows.
+            status: One line for people.
+            errno: The system's error number, where that is the cause.
+        """
+        cause = f"EXIT_STATUS={exit_status}"
+        self._send(cause if errno is None else f"{cause}\nERRNO={errno}", status)
+
+    def _send(self, assignments: str, status: str | None = None) -> None:
+        if not self.enabled:
+            return
+        message = assignments
+        if status is not None:
+            self._status = status
+            message = f"{assignments}\nSTATUS={_flatten(status)}".lstrip("\n")
+        try:
+            notify(message)
+        except OSError:
+            self.lost += 1
+            self._status = None  # whatever was to be shown is not: the same line must be sent again
+
+
+def _flatten(text: str) -> str:
+    """A line feed would begin another assignment, and a surrogate cannot be encoded."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _find_watchdog() -> float | None:
+    """Half of WATCHDOG_USEC in seconds, unless WATCHDOG_PID means another process."""
+    try:
+        limit = int(os.environ.get("WATCHDOG_USEC", "0"))
+        pid = int(os.environ.get("WATCHDOG_PID") or os.getpid())
+    except ValueError:
+        return None
+    return limit / 2 / _MICROSECONDS if limit > 0 and pid == os.getpid() else None

@@ -1,0 +1,124 @@
+"""The journal's native protocol: records as fields that one can query.
+
+`journalctl HTTP_STATUS=500` works because each keyword of a record becomes a field of its own
+(systemd.journal-fields(7)). What a field may be called is sd_journal_print(3)'s rule: capitals, digits and underscores,
+at most 64, no underscore first. libsystemd does the wire encoding, also of values with line feeds and of records too long for a datagram.
+"""
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from functools import lru_cache
+from typing import Any, Final
+
+from appserver.telemetry.text import escape, escape_lines, show
+
+IDENTIFIER: Final = "appserver"
+"""SYSLOG_IDENTIFIER: what `journalctl -t` takes."""
+
+
+class Event(Enum):
+    """The events that an operator meets, with the MESSAGE_ID of each.
+
+    `log.info(…, code="ready")` names one by its name in lower case. The ids are for ever: people query them, and
+    systemd/appserver.catalog explains each under its id (`journalctl -x`).
+    """
+
+    STARTED = "c7b8bd2354f840d78d6e0c82e54684de"
+    """The process runs; the application is not loaded yet."""
+    READY = "cd5add4c1b284b4d8de7af9736cca487"
+    """Lifespan startup is done and the sockets are served."""
+    STOPPING = "62ff6b90598c44828fc431cfeea714f1"
+    """A stop was asked for; requests that run are answered first."""
+    STOPPED = "1c58ca21c4604c75bfa22f9d2ff23ebf"
+    """The end of an orderly stop."""
+    DRAIN_CUT = "bf3d93a0c50644b1a238c3553a43ba79"
+    """Requests still ran at the deadline or at the second signal, and were cut."""
+    APPLICATION_FAILED = "270402149735495fabab0ed9136c6739"
+    """The application cannot be imported, or its lifespan failed."""
+    APPLICATION_ERROR = "733de4c74aaa47cd8a4a508e2fab48f8"
+    """The application raised while it answered a request."""
+    MISUSE = "807b90ab79d84b9b8caa2d51bd8f3e1b"
+    """The application sent what the ASGI specification does not allow."""
+    REFUSED = "a155e4607e064192b4384535f4b6ff3f"
+    """A client sent what cannot be served."""
+    LISTEN_FAILED = "6aaad30653a84d088abd45f2915b0654"
+    """A socket cannot be bound or taken over."""
+    ACCEPT_PAUSED = "d5475faf3c2c444399e1da89410c7833"
+    """No descriptors are left: new connections wait in the backlog; also logged when that is over."""
+    SOCKET_IGNORED = "6bd789a05035495ab7b0bb7a38257d57"
+    """Inherited sockets are not used."""
+    DEADLINE = "8e0843a0acbb41bb8b49173aef19af9d"
+    """A client was too slow."""
+    WATCHDOG = "f1efd4d46d2640fcb1bec317c0418ef6"
+    """The event loop did not turn in time."""
+
+
+MESSAGE_IDS: Final[Mapping[str, str]] = {event.name.lower(): event.value for event in Event}
+"""The id for each code."""
+
+PRIORITIES: Final[Mapping[str, int]] = {
+    "critical": 2,
+    "error": 3,
+    "warning": 4,
+    "info": 6,
+    "debug": 7,
+    "trace": 7,
+}
+"""syslog(3) priorities; 5 (notice) has no counterpart in Python's levels."""
+
+_FIELD_LIMIT: Final = 64
+_OURS: Final = frozenset(
+    {"MESSAGE", "MESSAGE_ID", "PRIORITY", "EVENT", "SYSLOG_IDENTIFIER", "CODE_FILE", "CODE_LINE", "CODE_FUNC"}
+)
+_IN_HEAD: Final = frozenset({"event", "code", "exc_info", "site", "said", "traceback"})
+_CODE_FIELDS: Final = ("code_file", "code_line", "code_func")
+
+
+def render_fields(level: str, record: Mapping[str, Any]) -> list[bytes]:
+    """Map a record to the arguments of sd_journal_sendv(3): one `FIELD=value` for each field, UTF-8.
+
+    Args:
+        level: A key of `PRIORITIES`.
+        record: `event` is the message; see `log.Log` for the other keys.
+    """
+    message = escape(str(record["event"]))
+    traceback = record.get("traceback")
+    if traceback:
+        # In MESSAGE, because plain `journalctl` and `systemctl status` show nothing else.
+        message = f"{message}\n{escape_lines(traceback)}"
+    fields = [
+        b"MESSAGE=" + message.encode(),
+        b"PRIORITY=%d" % PRIORITIES[level],
+        b"SYSLOG_IDENTIFIER=" + IDENTIFIER.encode(),
+    ]
+    code = record.get("code")
+    if code is not None:
+        fields.append(b"EVENT=" + show(code).encode())
+        if code in MESSAGE_IDS:
+            fields.append(b"MESSAGE_ID=" + MESSAGE_IDS[code].encode())
+    site = record.get("site")
+    if site is not None:
+        fields += [f"{name.upper()}={show(value)}".encode() for name, value in zip(_CODE_FIELDS, site, strict=True)]
+    fields += [
+        name_field(key) + show(value).encode()
+        for key, value in record.items()
+        if value is not None and key not in _IN_HEAD
+    ]
+    return fields
+
+
+@lru_cache(maxsize=512)
+def name_field(key: str) -> bytes:
+    """Turn a record's key into a field's name, with its `=`.
+
+    Names that the journal would drop are mended, and those that are ours get `EXTRA_` in front: an application's
+    `extra={"priority": …}` must not change what the record is.
+    """
+    if key in _CODE_FIELDS:
+        # Only our own code can name another place than the caller's: from `extra=` they arrive renamed.
+        return f"{key.upper()}=".encode()
+    name = re.sub("[^A-Z0-9_]", "_", key.upper().lstrip("_"))
+    if not name or name[0].isdigit() or name in _OURS:
+        name = f"EXTRA_{name}"
+    return f"{name[:_FIELD_LIMIT]}=".encode()

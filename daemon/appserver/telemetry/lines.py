@@ -1,0 +1,91 @@
+"""Records as lines: JSON for programs, colour for people."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from appserver.telemetry.text import UNSAFE, escape, escape_lines, show
+
+_HIDDEN: Final = frozenset({"event", "code", "exc_info", "site", "said", "traceback"})
+_COLOURS: Final[Mapping[str, str]] = {
+    "critical": "\x1b[1;31m",
+    "error": "\x1b[31m",
+    "warning": "\x1b[33m",
+    "info": "\x1b[32m",
+    "debug": "\x1b[34m",
+    "trace": "\x1b[35m",
+}
+_DIM: Final = "\x1b[2m"
+_BOLD: Final = "\x1b[1m"
+_PLAIN: Final = "\x1b[0m"
+_WIDTH: Final = len("critical")
+_INDENT: Final = " " * 4
+
+
+def render_json(level: str, record: Mapping[str, Any]) -> bytes:
+    """One JSON object (RFC 8259) and a line feed. `timestamp` is UTC (RFC 3339), `event` an event's code."""
+    data: dict[str, Any] = {
+        "timestamp": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "level": level,
+        "message": str(record["event"]),
+    }
+    if record.get("code") is not None:
+        data["event"] = record["code"]
+    taken = {*data, "event", "traceback"}
+    for key, value in record.items():
+        if value is not None and key not in _HIDDEN:
+            data[f"extra_{key}" if key in taken else key] = value
+    if record.get("traceback"):
+        data["traceback"] = record["traceback"]
+    try:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, default=show)
+    except (TypeError, ValueError, RecursionError):
+        # NaN, keys that are no strings, a value that contains itself: JSON has no way to say them.
+        text = json.dumps({key: show(value) for key, value in data.items()}, ensure_ascii=False)
+    # What JSON leaves raw though a terminal obeys it (RFC 8259 section 7 asks for C0 alone); it stands in strings only.
+    return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode() + b"\n"
+
+
+class Console:
+    """Lines for a person at a terminal: time of day, level, message, then the fields it does not already say.
+
+    A record begins in the first column, and nothing else does: no message can look like a second record.
+
+    Args:
+        colour: Whether the terminal wants escape sequences; see https://no-color.org.
+    """
+
+    __slots__ = ("_colour",)
+
+    def __init__(self, *, colour: bool) -> None:
+        self._colour = colour
+
+    def render(self, level: str, record: Mapping[str, Any]) -> bytes:
+        """One line, and the lines of a traceback, indented."""
+        now = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
+        message = escape(str(record["event"]))
+        if level in {"warning", "error", "critical"}:
+            message = self._paint(_BOLD, message)
+        said = record.get("said", ())
+        parts = [self._paint(_DIM, now), self._paint(_COLOURS[level], level.ljust(_WIDTH)), message]
+        parts += [
+            f"{self._paint(_DIM, escape(key) + '=')}{_quote(show(value))}"
+            for key, value in record.items()
+            if value is not None and key not in _HIDDEN and key not in said
+        ]
+        line = " ".join(parts)
+        if record.get("traceback"):
+            lines = escape_lines(record["traceback"]).split("\n")
+            line = "\n".join([line, *(_INDENT + text for text in lines)])
+        return line.encode() + b"\n"
+
+    def _paint(self, colour: str, text: str) -> str:
+        return f"{colour}{text}{_PLAIN}" if self._colour else text
+
+
+def _quote(text: str) -> str:
+    """Quote where a value could be taken for more fields than one."""
+    if text and not any(mark in text for mark in ' ="'):
+        return text
+    return '"' + text.replace('"', '\\"') + '"'

@@ -1,0 +1,377 @@
+"""The one pipeline that every record takes.
+
+    log.info(…) ─┐                                            ┌─ journal fields ─▶ sd_journal_sendv(3)
+    logging.… ───┼─▶ Log ─▶ processors ─▶ Channel: renderer ──┼─ JSON lines ────▶ stderr
+    warnings ────┘                           ▲                └─ console ───────▶ stderr
+                     AccessLog ──────────────┘
+
+The renderer is chosen once, by what stderr is. Nothing here is global but what `capture_stdlib` installs, and nothing
+raises into the caller: a server whose log is full or gone goes on serving, and counts what was lost.
+"""
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Generic, TextIO, TypeAlias, TypeVar
+
+import structlog
+from structlog.types import EventDict
+from systemd.journal import sendv
+
+from appserver.telemetry.context import REQUEST_ID
+from appserver.telemetry.journal import MESSAGE_IDS, render_fields
+from appserver.telemetry.lines import Console, render_json
+
+LEVELS: Final[dict[str, int]] = {
+    "trace": 5,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+"""Lowest first; the numbers are the standard library's."""
+
+JOURNAL_SOCKET: Final = Path("/run/systemd/journal/socket")
+
+ExcInfo: TypeAlias = (
+    bool
+    | BaseException
+    | tuple[type[BaseException], BaseException, TracebackType | None]
+    | tuple[None, None, None]
+    | None
+)
+"""What `logging` takes as exc_info."""
+
+Site: TypeAlias = tuple[str, int, str]
+"""File, line and function that a record comes from."""
+
+Rendered = TypeVar("Rendered")
+
+_RESERVED: Final = frozenset(
+    {"event", "code", "exc_info", "site", "said", "traceback", "code_file", "code_line", "code_func", "logger"}
+)
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class Channel(Generic[Rendered]):
+    """A renderer and where its output goes.
+
+    Args:
+        render: From level and record to what `send` takes.
+        send: Writes it; what it raises is counted as a lost record.
+        threshold: Number of the lowest level that is written.
+    """
+
+    __slots__ = ("_render", "_send", "dropped", "threshold")
+
+    def __init__(
+        self, render: Callable[[str, Mapping[str, Any]], Rendered], send: Callable[[Rendered], object], threshold: int
+    ) -> None:
+        self._render, self._send, self.threshold = render, send, threshold
+        self.dropped = 0
+
+    def write(self, level: str, record: Mapping[str, Any]) -> None:
+        """Render and send a whole record; never raises."""
+        try:
+            self._send(self._render(level, record))
+        except Exception:  # noqa: BLE001 - EPIPE, ENOSPC, a journal that is gone: none may end a request
+            self.dropped += 1
+
+
+class Stream:
+    """Whole lines into a file, a pipe or a terminal.
+
+    Written to the descriptor itself where there is one: a text stream keeps what it could not write, tries again with
+    each line, and fails once more when the interpreter ends, which would change the exit code.
+    """
+
+    __slots__ = ("_fd", "_stream", "_torn")
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._fd, self._torn = stream, _find_descriptor(stream), False
+
+    def write(self, line: bytes) -> None:
+        """Write the line at once.
+
+        Raises:
+            OSError: It could not be written, or only in part; the next line then begins on a new one.
+        """
+        if self._fd is None:
+            self._stream.write(line.decode())
+            self._stream.flush()
+            return
+        left = memoryview(b"\n" + line if self._torn else line)
+        while left:
+            written = os.write(self._fd, left)
+            left = left[written:]
+            self._torn = len(left) > 0
+
+
+class Log(structlog.BoundLoggerBase):
+    """Where events are told. `bind(listener="http")` gives one whose records all carry that field.
+
+    In the records that reach a renderer, `event` is the message, `code` an event's name, `site` where it was logged,
+    `traceback` the text of an exception and `said` the fields that the message already tells; every other key is a
+    field.
+    """
+
+    _logger: "Channel[Any]"
+
+    @property
+    def channel(self) -> "Channel[Any]":
+        """The output, for records that are made whole (access records)."""
+        return self._logger
+
+    @property
+    def dropped(self) -> int:
+        """How many records could not be written since the start."""
+        return self._logger.dropped
+
+    def trace(self, event: str, *, code: str | None = None, exc_info: ExcInfo = None, **fields: Any) -> None:
+        """Tell what only the developers of appserver want to know."""
+        self.emit("trace", event, code=code, exc_info=exc_info, site=None, fields=fields)
+
+    def debug(self, event: str, *, code: str | None = None, exc_info: ExcInfo = None, **fields: Any) -> None:
+        """Tell what helps to find a fault."""
+        self.emit("debug", event, code=code, exc_info=exc_info, site=None, fields=fields)
+
+    def info(self, event: str, *, code: str | None = None, exc_info: ExcInfo = None, **fields: Any) -> None:
+        """Tell what happened as it should."""
+        self.emit("info", event, code=code, exc_info=exc_info, site=None, fields=fields)
+
+    def warning(self, event: str, *, code: str | None = None, exc_info: ExcInfo = None, **fields: Any) -> None:
+        """Tell what somebody should look at one day."""
+        self.emit("warning", event, code=code, exc_info=exc_info, site=None, fields=fields)
+
+    def error(self, event: str, *, code: str | None = None, exc_info: ExcInfo = None, **fields: Any) -> None:
+        """Tell what went wrong, for one request or for all."""
+        self.emit("error", event, code=code, exc_info=exc_info, site=None, fields=fields)
+
+    def critical(self, event: str, *, code: str | None = None, exc_info: ExcInfo = None, **fields: Any) -> None:
+        """Tell why the process ends."""
+        self.emit("critical", event, code=code, exc_info=exc_info, site=None, fields=fields)
+
+    def emit(
+        self,
+        level: str,
+        event: str,
+        *,
+        code: str | None,
+        exc_info: ExcInfo,
+        site: Site | None,
+        fields: dict[str, Any],
+    ) -> None:
+        """Send a record down the pipeline; never raises.
+
+        Args:
+            level: A key of `LEVELS`.
+            event: The message.
+            code: The name of a `journal.Event`, in lower case. An unknown one warns (RuntimeWarning), so that tests
+                fail on it, and the record is written without an id.
+            exc_info: An exception, or True for the one that is being handled.
+            site: Where the record comes from; None is the caller of the method that called this one.
+            fields: The record's fields.
+        """
+        channel = self._logger
+        if LEVELS[level] < channel.threshold:
+            return
+        if code is not None and code not in MESSAGE_IDS:
+            warnings.warn(f"no event has the code {code!r}", RuntimeWarning, stacklevel=3)
+        if site is None and "code_file" not in fields:
+            frame = sys._getframe(2)  # noqa: SLF001 - as logging does; inspect.stack() would read source files
+            site = (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        try:
+            fields.update(code=code, exc_info=exc_info, site=site)
+            _, record = self._process_event(level, event, fields)
+        except Exception:  # noqa: BLE001 - an exception whose traceback cannot be shown costs the record, no more
+            channel.dropped += 1
+            return
+        channel.write(level, record)
+
+
+def build(level: str = "info", log_format: str = "auto", stream: TextIO | None = None) -> Log:
+    """Make the pipeline.
+
+    Args:
+        level: The lowest level that is written, a key of `LEVELS`.
+        log_format: `journal`, `json`, `console`, or `auto` to choose by what the stream is.
+        stream: Where lines go; stderr by default.
+    """
+    stream = sys.stderr if stream is None else stream
+    threshold = LEVELS[level]
+    chosen = choose_format(stream, os.environ) if log_format == "auto" else log_format
+    channel: Channel[Any]
+    if chosen == "journal":
+        channel = Channel(render_fields, send_fields, threshold)
+    elif chosen == "console":
+        terminal = is_terminal(stream) and os.environ.get("TERM") != "dumb"
+        channel = Channel(
+            Console(colour=terminal and not os.environ.get("NO_COLOR")).render, Stream(stream).write, threshold
+        )
+    else:
+        channel = Channel(render_json, Stream(stream).write, threshold)
+    return Log(channel, [add_request_id, add_traceback], {})
+
+
+def choose_format(stream: TextIO, environ: Mapping[str, str]) -> str:
+    """`journal` when the stream is connected to it, `console` on a terminal, else `json`.
+
+    The journal also needs its socket: in a chroot or a container stderr may lead there while the socket is missing, and
+    libsystemd then drops every record and reports success.
+    """
+    if is_journal(stream, environ) and JOURNAL_SOCKET.exists():
+        return "journal"
+    return "console" if is_terminal(stream) else "json"
+
+
+def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether JOURNAL_STREAM, device and inode in decimal, names this very stream (systemd.exec(5)).
+
+    The variable alone says little: it is inherited by processes whose output was redirected since.
+    """
+    fd = _find_descriptor(stream)
+    if fd is None:
+        return False
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person reads the stream."""
+    fd = _find_descriptor(stream)
+    return fd is not None and os.isatty(fd)
+
+
+def send_fields(fields: list[bytes]) -> None:
+    """Hand fields to the journal.
+
+    Raises:
+        OSError: The journal did not take them; see sd_journal_sendv(3).
+    """
+    sendv(*fields)
+
+
+def add_request_id(_logger: Any, _level: str, record: EventDict) -> EventDict:
+    """Processor: the id of the request that the code runs for."""
+    request_id = REQUEST_ID.get()
+    if request_id is not None:
+        record.setdefault("request_id", request_id)
+    return record
+
+
+def add_traceback(_logger: Any, _level: str, record: EventDict) -> EventDict:
+    """Processor: an exception becomes its type and the text of its traceback."""
+    error = record.pop("exc_info", None)
+    if error is True:
+        error = sys.exception()
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        record["exception_type"] = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+        record["traceback"] = "".join(traceback.format_exception(error)).rstrip("\n")
+    return record
+
+
+def capture_stdlib(log: Log) -> Callable[[], None]:
+    """Lead the application's `logging` and `warnings` through the pipeline.
+
+    The root logger's handlers are replaced. An application that configures logging itself afterwards is free to.
+
+    Args:
+        log: The pipeline.
+
+    Returns:
+        A function that puts everything back.
+    """
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, warnings.showwarning
+    logging.addLevelName(LEVELS["trace"], "TRACE")
+    root.handlers[:] = [_Handler(log)]
+    root.setLevel(log.channel.threshold)
+
+    def show_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if file is not None:
+            before[2](message, category, filename, lineno, file, line)
+            return
+        log.emit(
+            "warning",
+            f"{category.__name__}: {message}",
+            code=None,
+            exc_info=None,
+            site=(filename, lineno, ""),
+            fields={"logger": "py.warnings"},
+        )
+
+    warnings.showwarning = show_warning
+
+    def restore() -> None:
+        root.handlers[:] = before[0]
+        root.setLevel(before[1])
+        warnings.showwarning = before[2]
+
+    return restore
+
+
+class _Handler(logging.Handler):
+    """The root logger's only handler."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a standard library record down the pipeline; `extra=` becomes fields."""
+        fields: dict[str, Any] = {
+            f"extra_{key}" if key in _RESERVED else key: value
+            for key, value in vars(record).items()
+            if key not in _STANDARD
+        }
+        fields["logger"] = record.name
+        try:
+            message = record.getMessage()
+        except Exception as error:  # noqa: BLE001 - logging.info("%d", "x") is the application's mistake: tell it as it is
+            message = str(record.msg)
+            fields["logging_error"] = repr(error)
+        text = record.stack_info or (None if record.exc_info else record.exc_text)
+        if text:
+            fields["traceback"] = text
+        self._log.emit(
+            _name_level(record.levelno),
+            message,
+            code=None,
+            exc_info=record.exc_info,
+            site=(record.pathname, record.lineno, record.funcName or ""),
+            fields=fields,
+        )
+
+
+def _name_level(number: int) -> str:
+    """The highest of our levels that is not above a standard library level."""
+    return next((name for name in reversed(LEVELS) if LEVELS[name] <= number), "trace")
+
+
+def _find_descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (
+        AttributeError,
+        OSError,
+        ValueError,
+    ):  # no stream at all (fd 2 closed), one in memory, or one that is closed
+        return None

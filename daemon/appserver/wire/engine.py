@@ -1,0 +1,169 @@
+"""The engine interface: one for every HTTP version.
+
+An engine turns bytes into events and calls into bytes. It does no I/O, keeps no time and writes no log; it is driven
+by `net.connection`, and the contract tests drive every engine with one fixture.
+
+    bytes ──receive()──▶ Engine ──▶ [Head, Body, …, Refused, Closed]
+    bytes ◀──take()───── Engine ◀── respond(), body(), inform(), reset(), drain()
+
+A stream is one request and its response. HTTP/1.1 is the case of one stream at a time: the head of a pipelined
+request is parsed only once the response before it has ended, so that answers leave in order. Whoever ends a response
+then calls `receive(b"")` for what the engine has kept.
+"""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+"""Field lines in order, names in lower case: what goes into the ASGI scope as it is."""
+
+
+class Head(NamedTuple):
+    """A request's head, whole: the boundary between wire and application is crossed once a message."""
+
+    stream: int
+    method: str
+    """Upper case, as ASGI wants it; a method with lower-case letters is refused (RFC 9110 section 9.1)."""
+    target: bytes
+    """Origin-form `path?query`, or `*`; absolute-form arrives here already taken apart (RFC 9112 section 3.2)."""
+    headers: Headers
+    version: str
+    """`1.0`, `1.1` or `2`."""
+    end: bool
+    """True when no body follows: a GET is one event."""
+    expects: bool
+    """The client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1)."""
+
+
+class Body(NamedTuple):
+    """Some bytes of a request's body; `end` marks the last."""
+
+    stream: int
+    data: bytes
+    end: bool
+
+
+class Reset(NamedTuple):
+    """The peer gave up this stream alone (HTTP/2 RST_STREAM)."""
+
+    stream: int
+    code: int
+
+
+class Refused(NamedTuple):
+    """The input cannot be served; `status` is the answer, if one can still be given.
+
+    The engine takes no more input of this stream (HTTP/1.1: of this connection). An application that is already
+    running on the stream must be told that the client is gone.
+    """
+
+    stream: int
+    status: int
+    reason: str
+    """One phrase for the log and the answer; never contains bytes from the client unescaped."""
+
+
+class Closed(NamedTuple):
+    """The peer sends nothing more: end of input, or GOAWAY."""
+
+
+Event: TypeAlias = Head | Body | Reset | Refused | Closed
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what a peer may send. Units are bytes unless said otherwise; 0 in `body` means unlimited."""
+
+    request_line: int = 8 * 1024
+    field: int = 8 * 1024
+    """One field line, name and value."""
+    fields: int = 100
+    """Number of field lines."""
+    head: int = 64 * 1024
+    body: int = 0
+
+
+CHUNK_LINE_LIMIT: Final = 256
+"""Bytes of one chunk-size line with its extensions (RFC 9112 section 7.1.1: a recipient limits the length)."""
+
+
+class Engine(Protocol):
+    """What `net.connection` needs of a protocol; every engine passes the same contract tests."""
+
+    @property
+    def name(self) -> str:
+        """As `--version` and the start-up log name it: `h11`."""
+        ...
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the peer; with `b""`, look again at what was kept. Never raises for bad input."""
+        ...
+
+    def eof(self) -> list[Event]:
+        """Take the end of the peer's input: `Closed`, or `Refused` where it cuts a message short."""
+        ...
+
+    def refuse(self, status: int, reason: str) -> list[Event]:
+        """Take no more input, for a reason that only the caller sees (a deadline): the same as for bad input."""
+        ...
+
+    def consumed(self, stream: int, count: int) -> None:
+        """The application has read `count` bytes of body: credit may be given back (HTTP/2 WINDOW_UPDATE)."""
+        ...
+
+    def inform(self, stream: int, status: int, headers: Headers) -> None:
+        """Write an interim response (1xx, RFC 9110 section 15.2)."""
+        ...
+
+    def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
+        """Write the head of the final response and the first bytes of its body, framed as the version needs."""
+        ...
+
+    def body(self, stream: int, data: bytes, end: bool) -> None:
+        """Write more of the response's body."""
+        ...
+
+    def trailers(self, stream: int, headers: Headers) -> None:
+        """End the response with trailer fields, where the framing allows them."""
+        ...
+
+    def reset(self, stream: int, code: int) -> None:
+        """Give up the stream so that the peer sees the response as cut short."""
+        ...
+
+    def drain(self) -> None:
+        """Announce the end: `Connection: close` on the next responses, or GOAWAY."""
+        ...
+
+    def take(self) -> bytes:
+        """Bytes to write to the peer, handed over once."""
+        ...
+
+    def window(self, stream: int) -> int:
+        """How many bytes of body the peer lets us write now on this stream."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """No stream is open and no part of a head has arrived."""
+        ...
+
+    @property
+    def closing(self) -> bool:
+        """Nothing more will be served on this connection: close it once `take()` has been written."""
+        ...
+
+    @property
+    def abrupt(self) -> bool:
+        """A response was cut short where no framing shows it: end the connection by a TCP reset, not by FIN."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """Bytes received and kept for later: pipelined requests behind the one that is served."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """`1.1` or `2`."""
+        ...
