@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(version_line(parser.prog))  # noqa: T201 - what was asked for
             return Exit.OK
         loaded = resolve(given, os.environ)
+        os.environ.update(loaded.variables)
         return _serve(loaded)
     except AppserverError as error:
         return complain(parser.prog, error)

@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from appserver import arguments
@@ -269,23 +270,20 @@ def _ask(path: str) -> Mapping[str, Any]:
 
 
 def _table(report: Mapping[str, Any]) -> Iterator[str]:
-    """Lay out a report: a line for each figure, the parts of a nested one indented under it."""
-    names = {key: key.replace("_", " ") for key in report}
-    width = max(map(len, names.values()), default=0)
+    """Lay out a report: a line for each figure, and for each item of a list."""
+    width = max(map(len, report), default=0)
     for key, value in report.items():
-        if isinstance(value, dict):
-            yield names[key]
-            yield from (f"  {line}" for line in _table(value))
-        elif isinstance(value, list):
-            for number, item in enumerate(value or ["-"]):
-                yield f"{'' if number else names[key]:<{width}}  {_inline(item)}"
-        else:
-            yield f"{names[key]:<{width}}  {_inline(value)}"
+        name = key.replace("_", " ")
+        for item in (value or ["-"]) if isinstance(value, list) else [value]:
+            yield f"{name:<{width}}  {_text(key, item)}"
+            name = ""
 
 
-def _inline(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key.replace('_', ' ')} {_inline(item)}" for key, item in value.items())
-    if isinstance(value, float):
-        return f"{value:.1f}"
-    return {None: "-", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)
+def _text(key: str, value: object) -> str:
+    if key == "uptime" and isinstance(value, int | float):
+        return str(timedelta(seconds=int(value)))
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

@@ -1,12 +1,20 @@
-"""Every case of the corpus over a real TCP socket to one real `appserver` process."""
+"""Every case of the corpus over a real TCP socket to one real `appserver` process.
 
+Each must be answered as its file says, leave one log record that names the cause where input was refused, leave no
+connection behind, and disturb no other client.
+"""
+
+import contextlib
 import json
+import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.corpus.cases import CASES, LIMITS, Case, ExpectedRequest
@@ -22,8 +30,30 @@ GOOD = b"GET /good HTTP/1.1\r\nHost: a.example\r\n\r\n"
 class Server:
     """The process under test, and where it listens."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     address: tuple[str, int]
+    log: Path
+
+    def refusals(self, since: int) -> list[dict[str, Any]]:
+        """The records of refused input, from an offset in the log on."""
+        lines = self.log.read_bytes()[since:].splitlines()
+        return [record for record in map(json.loads, lines) if record["event"] == "refused"]
+
+    def sockets(self) -> int:
+        """How many sockets the process has open."""
+        links = Path(f"/proc/{self.process.pid}/fd").iterdir()
+        count = 0
+        for link in links:
+            with contextlib.suppress(FileNotFoundError):
+                count += link.readlink().name.startswith("socket:")
+        return count
+
+    def let_go(self, before: int) -> float:
+        """Wait until no more than `before` sockets are open; how long that took, in seconds."""
+        start = time.monotonic()
+        while self.sockets() > before and time.monotonic() - start < PATIENCE:
+            time.sleep(0.005)
+        return time.monotonic() - start
 
     def connect(self) -> "Client":
         sock = socket.create_connection(self.address, timeout=PATIENCE)
@@ -66,8 +96,9 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("live") / "stderr"
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener, log.open("w") as stderr:
         fd = listener.fileno()
         process = subprocess.Popen(
             [
@@ -76,26 +107,25 @@ def server() -> Iterator[Server]:
             ],
             pass_fds=[fd],
             stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=stderr,
         )
         address = listener.getsockname()
     try:
-        yield Server(process, address)
-    finally:
+        started = Server(process, address, log)
+        assert serves(started)
+        yield started
+        # Hundreds of bad inputs later it is the same process, it ends as asked, and nothing in it was surprised.
         process.terminate()
-        try:
-            _, errors = process.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    # Hundreds of bad inputs later it is the same process, it ends as asked, and nothing in it was surprised.
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
+        assert process.wait(PATIENCE) == 0
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_case(server: Server, case: Case) -> None:
+    before, logged = server.sockets(), server.log.stat().st_size
     client = server.connect()
     with client.sock:
         client.methods = [request.method for request in case.requests]
@@ -133,6 +163,11 @@ def test_case(server: Server, case: Case) -> None:
     elif case.closes and (case.refused or not case.eof):  # whoever ended its own input need not be told
         assert asks_to_close(answers[-1])
 
+    # Far less than a connection may linger: its client is gone, so there is nothing to wait for.
+    assert server.let_go(before) < 1.0
+    refusals = server.refusals(logged)
+    assert [record["http_status"] for record in refusals] == [answers[-1].status] * bool(case.refused)
+    assert all(re.search(case.reason or "", record["message"]) for record in refusals)
     assert serves(server)
 
 

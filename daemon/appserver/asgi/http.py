@@ -251,8 +251,6 @@ class HttpCycle:
 
     def _answer(self, message: Message) -> None:
         body = self._content(message, last=True)
-        if self._left is None and not self._bodiless:
-            self._held.append((b"content-length", b"%d" % len(body)))
         self.peer.respond(self.head.stream, self.status, self._held, body, True)
 
     def _open(self, message: Message) -> None:

@@ -1,7 +1,7 @@
 """What the cycles of one listener share: the application and where its records and figures go."""
 
 from dataclasses import dataclass, field
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from appserver.asgi.forwarded import Trust
 from appserver.asgi.types import Application

@@ -1,13 +1,14 @@
 """Listening sockets: bound here, or handed over by the service manager."""
 
 import errno
+import fcntl
 import grp
 import os
 import pwd
 import socket
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -179,8 +180,8 @@ def _bind_tcp(bind: TcpBind, settings: Settings) -> list[Listener]:
 def _bind_unix(path: str, settings: Settings, *, control: bool = False) -> Listener:
     """Listen on a UNIX socket of our own.
 
-    The socket is bound under another name, given its mode and owner, set to listen, and only then renamed to `path`:
-    at no moment is there a path that others may not use yet or that nobody answers, and a stale one is replaced.
+    A stale file is replaced. Until its owner and mode are set the file has no permissions at all, and until then
+    nobody can connect.
     """
     where = f"unix:{path}"
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -191,19 +192,16 @@ def _bind_unix(path: str, settings: Settings, *, control: bool = False) -> Liste
             sock.listen(settings.backlog)
             return Listener(sock, path, control=control)
         target = Path(path)
-        _refuse_live(target)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        sock.bind(str(temporary))
-        try:
-            _own(temporary, settings, control=control)
+        with _locked(target.parent):
+            _remove_stale(target)
+            before = os.umask(0o777)
+            try:
+                sock.bind(path)
+            finally:
+                os.umask(before)
+            _own(target, settings, control=control)
             sock.listen(settings.backlog)
-            inode = temporary.lstat().st_ino
-            temporary.rename(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        return Listener(sock, path, control=control, path=(target, inode))
+            return Listener(sock, path, control=control, path=(target, target.lstat().st_ino))
     except ListenError:
         sock.close()
         raise
@@ -212,8 +210,19 @@ def _bind_unix(path: str, settings: Settings, *, control: bool = False) -> Liste
         raise ListenError(_explain(where, error)) from error
 
 
-def _refuse_live(path: Path) -> None:
-    """Raise when somebody listens at the path, or when it is no socket; a stale socket may be replaced."""
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep others that start in this moment from taking our file, bound but not listening yet, for a stale one."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on; raise when somebody does, or when it is no socket."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -225,6 +234,7 @@ def _refuse_live(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
+            path.unlink()
             return
         except (TimeoutError, BlockingIOError):
             pass  # a full backlog is somebody's
@@ -234,11 +244,22 @@ def _refuse_live(path: Path) -> None:
 
 
 def _own(path: Path, settings: Settings, *, control: bool) -> None:
-    uid = pwd.getpwnam(settings.uds_owner).pw_uid if settings.uds_owner is not None else -1
-    gid = grp.getgrnam(settings.uds_group).gr_gid if settings.uds_group is not None else -1
+    uid = _find_id("--uds-owner", settings.uds_owner, lambda name: pwd.getpwnam(name).pw_uid)
+    gid = _find_id("--uds-group", settings.uds_group, lambda name: grp.getgrnam(name).gr_gid)
     if uid != -1 or gid != -1:
         os.chown(path, uid, gid)
     path.chmod(0o600 if control else settings.uds_mode)
+
+
+def _find_id(flag: str, name: str | None, look_up: Callable[[str], int]) -> int:
+    if name is None:
+        return -1
+    if name.isdecimal():
+        return int(name)
+    try:
+        return look_up(name)
+    except KeyError:
+        raise ListenError(f"{flag} {name}: this host knows no such name") from None
 
 
 def _explain(where: str, error: OSError) -> str:

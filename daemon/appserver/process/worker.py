@@ -8,7 +8,7 @@ import threading
 from asyncio import AbstractEventLoop
 from functools import partial
 from time import sleep
-from typing import Any, Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 

@@ -1,8 +1,8 @@
 """The journal's native protocol: records as fields that one can query.
 
-`journalctl HTTP_STATUS=500` works because each keyword of a record becomes a field of its own
-(systemd.journal-fields(7)). What a field may be called is sd_journal_print(3)'s rule: capitals, digits and underscores,
-at most 64, no underscore first. libsystemd does the wire encoding, also of values with line feeds and of records too long for a datagram.
+`journalctl HTTP_STATUS=500` works because each key of a record becomes a field of its own (systemd.journal-fields(7)).
+What a field may be called is sd_journal_print(3)'s rule: capitals, digits and underscores, at most 64, no underscore
+first. libsystemd does the wire encoding, also of values with line feeds and of records too long for a datagram.
 """
 
 import re
@@ -11,6 +11,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
 
+from appserver.telemetry.record import CODE_FIELDS, WORDS
 from appserver.telemetry.text import escape, escape_lines, show
 
 IDENTIFIER: Final = "appserver"
@@ -71,8 +72,6 @@ _FIELD_LIMIT: Final = 64
 _OURS: Final = frozenset(
     {"MESSAGE", "MESSAGE_ID", "PRIORITY", "EVENT", "SYSLOG_IDENTIFIER", "CODE_FILE", "CODE_LINE", "CODE_FUNC"}
 )
-_IN_HEAD: Final = frozenset({"event", "code", "exc_info", "site", "said", "traceback"})
-_CODE_FIELDS: Final = ("code_file", "code_line", "code_func")
 
 
 def render_fields(level: str, record: Mapping[str, Any]) -> list[bytes]:
@@ -80,7 +79,7 @@ def render_fields(level: str, record: Mapping[str, Any]) -> list[bytes]:
 
     Args:
         level: A key of `PRIORITIES`.
-        record: `event` is the message; see `log.Log` for the other keys.
+        record: `event` is the message; see `telemetry.record` for the other keys.
     """
     message = escape(str(record["event"]))
     traceback = record.get("traceback")
@@ -99,11 +98,11 @@ def render_fields(level: str, record: Mapping[str, Any]) -> list[bytes]:
             fields.append(b"MESSAGE_ID=" + MESSAGE_IDS[code].encode())
     site = record.get("site")
     if site is not None:
-        fields += [f"{name.upper()}={show(value)}".encode() for name, value in zip(_CODE_FIELDS, site, strict=True)]
+        fields += [f"{name.upper()}={show(value)}".encode() for name, value in zip(CODE_FIELDS, site, strict=True)]
     fields += [
         name_field(key) + show(value).encode()
         for key, value in record.items()
-        if value is not None and key not in _IN_HEAD
+        if value is not None and key not in WORDS
     ]
     return fields
 
@@ -115,10 +114,10 @@ def name_field(key: str) -> bytes:
     Names that the journal would drop are mended, and those that are ours get `EXTRA_` in front: an application's
     `extra={"priority": …}` must not change what the record is.
     """
-    if key in _CODE_FIELDS:
+    if key in CODE_FIELDS:
         # Only our own code can name another place than the caller's: from `extra=` they arrive renamed.
         return f"{key.upper()}=".encode()
-    name = re.sub("[^A-Z0-9_]", "_", key.upper().lstrip("_"))
+    name = re.sub("[^A-Z0-9_]", "_", key.upper()).lstrip("_")
     if not name or name[0].isdigit() or name in _OURS:
         name = f"EXTRA_{name}"
     return f"{name[:_FIELD_LIMIT]}=".encode()

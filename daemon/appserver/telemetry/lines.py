@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from appserver.telemetry.record import WORDS
 from appserver.telemetry.text import UNSAFE, escape, escape_lines, show
 
-_HIDDEN: Final = frozenset({"event", "code", "exc_info", "site", "said", "traceback"})
 _COLOURS: Final[Mapping[str, str]] = {
     "critical": "\x1b[1;31m",
     "error": "\x1b[31m",
@@ -34,7 +34,7 @@ def render_json(level: str, record: Mapping[str, Any]) -> bytes:
         data["event"] = record["code"]
     taken = {*data, "event", "traceback"}
     for key, value in record.items():
-        if value is not None and key not in _HIDDEN:
+        if value is not None and key not in WORDS:
             data[f"extra_{key}" if key in taken else key] = value
     if record.get("traceback"):
         data["traceback"] = record["traceback"]
@@ -42,9 +42,18 @@ def render_json(level: str, record: Mapping[str, Any]) -> bytes:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, default=show)
     except (TypeError, ValueError, RecursionError):
         # NaN, keys that are no strings, a value that contains itself: JSON has no way to say them.
-        text = json.dumps({key: show(value) for key, value in data.items()}, ensure_ascii=False)
+        text = json.dumps({key: _make_plain(value) for key, value in data.items()}, ensure_ascii=False)
     # What JSON leaves raw though a terminal obeys it (RFC 8259 section 7 asks for C0 alone); it stands in strings only.
     return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode() + b"\n"
+
+
+def _make_plain(value: object) -> object:
+    """The value itself where JSON can say it, else a line of text."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return show(value)
+    return value
 
 
 class Console:
@@ -72,7 +81,7 @@ class Console:
         parts += [
             f"{self._paint(_DIM, escape(key) + '=')}{_quote(show(value))}"
             for key, value in record.items()
-            if value is not None and key not in _HIDDEN and key not in said
+            if value is not None and key not in WORDS and key not in said
         ]
         line = " ".join(parts)
         if record.get("traceback"):

@@ -26,6 +26,7 @@ from systemd.journal import sendv
 from appserver.telemetry.context import REQUEST_ID
 from appserver.telemetry.journal import MESSAGE_IDS, render_fields
 from appserver.telemetry.lines import Console, render_json
+from appserver.telemetry.record import CODE_FIELDS, WORDS
 
 LEVELS: Final[dict[str, int]] = {
     "trace": 5,
@@ -53,9 +54,7 @@ Site: TypeAlias = tuple[str, int, str]
 
 Rendered = TypeVar("Rendered")
 
-_RESERVED: Final = frozenset(
-    {"event", "code", "exc_info", "site", "said", "traceback", "code_file", "code_line", "code_func", "logger"}
-)
+_RESERVED: Final = WORDS | {*CODE_FIELDS, "logger"}
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -116,9 +115,7 @@ class Stream:
 class Log(structlog.BoundLoggerBase):
     """Where events are told. `bind(listener="http")` gives one whose records all carry that field.
 
-    In the records that reach a renderer, `event` is the message, `code` an event's name, `site` where it was logged,
-    `traceback` the text of an exception and `said` the fields that the message already tells; every other key is a
-    field.
+    The words of a record are those of `telemetry.record`.
     """
 
     _logger: "Channel[Any]"
@@ -277,7 +274,9 @@ def add_traceback(_logger: Any, _level: str, record: EventDict) -> EventDict:
         error = error[1]
     if isinstance(error, BaseException):
         record["exception_type"] = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-        record["traceback"] = "".join(traceback.format_exception(error)).rstrip("\n")
+        text = "".join(traceback.format_exception(error)).rstrip("\n")
+        before = record.get("traceback")  # the stack that logging's stack_info=True asks for
+        record["traceback"] = f"{before}\n{text}" if before else text
     return record
 
 

@@ -1,9 +1,8 @@
-"""The chunked transfer coding, checked byte for byte before a parser sees it (RFC 9112 section 7.1).
+"""The chunked transfer coding of a request, taken apart to the letter (RFC 9112 section 7.1).
 
-h11 before 0.16 took any two bytes for the line end after a chunk (CVE-2025-43859), other parsers take a bare LF or
-unlimited extensions. `ChunkedFraming` follows the coding in front of the parser, refuses what is not to the letter,
-leaves out extensions and trailers, and tells where the message ends, so that no parser ever holds bytes of the
-request behind it.
+One decoder for all engines, because parsers are lax here, each in its own way: h11 before 0.16 took any two bytes for
+the line end after a chunk (CVE-2025-43859), others take a bare LF or endless extensions. Extensions and trailers are
+checked and dropped: nobody here knows the former, and ASGI has no place for the latter.
 
     state      expects                         then
     SIZE       1*HEXDIG [ext] CRLF             DATA, or TRAILERS after size 0
@@ -35,12 +34,12 @@ class State(Enum):
     DONE = auto()
 
 
-class ChunkedFraming:
-    """Follows one chunked body.
+class ChunkedBody:
+    """Decodes one chunked body.
 
     Attributes:
-        state: Where the next byte stands; `State.DONE` once the message has ended.
-        total: Bytes of content seen so far.
+        state: Where the next byte stands.
+        total: Bytes of content announced so far.
     """
 
     __slots__ = ("_left", "_limits", "state", "total")
@@ -51,19 +50,24 @@ class ChunkedFraming:
         self.state = State.SIZE
         self.total = 0
 
-    def follow(self, received: bytearray) -> bytes:
-        """Check what has arrived.
+    @property
+    def ended(self) -> bool:
+        """The whole body has been taken."""
+        return self.state is State.DONE
+
+    def take(self, received: bytearray) -> bytes:
+        """Take content out of what has arrived.
 
         Args:
-            received: Bytes from where the last call ended; those that were checked are taken out of it.
+            received: Bytes from where the last call ended; those that were understood are removed from it.
 
         Returns:
-            What was checked, for the parser.
+            The content among them.
 
         Raises:
             Refusal: 400, 413 or 431.
         """
-        checked: list[bytes] = []
+        content: list[bytes] = []
         at, size = 0, len(received)
         while at < size and self.state is not State.DONE:
             if self.state is State.DATA:
@@ -71,7 +75,7 @@ class ChunkedFraming:
                 self._left -= end - at
                 if self._left == 0:
                     self.state = State.END
-                checked.append(bytes(received[at:end]))
+                content.append(bytes(received[at:end]))
             elif self.state is State.END:
                 if received[at] != 0x0D or (size - at > 1 and received[at + 1] != 0x0A):
                     raise Refusal(400, "chunk data that is not followed by CRLF")
@@ -79,7 +83,6 @@ class ChunkedFraming:
                     break
                 end = at + 2
                 self.state = State.SIZE
-                checked.append(b"\r\n")
             elif self.state is State.SIZE:
                 end = received.find(b"\n", at, at + CHUNK_LINE_LIMIT + 2) + 1
                 if end == 0:
@@ -87,17 +90,14 @@ class ChunkedFraming:
                         raise Refusal(400, f"a chunk-size line longer than {CHUNK_LINE_LIMIT} bytes")
                     break
                 self._begin_chunk(bytes(received[at:end]))
-                checked.append(b"%x\r\n" % self._left)
             else:
                 end = self._end_of_trailers(received, at)
                 if end < 0:
                     break
                 self.state = State.DONE
-                # ASGI has no place for a request's trailers, and framing fields in them must not be read.
-                checked.append(b"\r\n")
             at = end
         del received[:at]
-        return b"".join(checked)
+        return content[0] if len(content) == 1 else b"".join(content)
 
     def _begin_chunk(self, line: bytes) -> None:
         match = _SIZE_LINE.fullmatch(line[:-2]) if line.endswith(b"\r\n") else None

@@ -27,7 +27,7 @@ _LENGTH_FIELD: Final = b"\r\ncontent-length:"
 _LENGTH_DIGITS: Final = 19  # of 2**63 - 1
 
 # The fields whose meaning the server itself must know; all others pass by with one set look-up.
-_OWN: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+_OWN: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"connection"})
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer to the peer, not an error of ours
@@ -48,6 +48,8 @@ class Request(NamedTuple):
     length: int
     """Bytes of body; 0 for none, `CHUNKED` where the framing tells."""
     expects: bool
+    last: bool
+    """The client wants the connection closed after this one."""
 
 
 def check_partial_head(received: bytes | bytearray, limits: Limits) -> None:
@@ -106,7 +108,7 @@ def check_head(head: bytes, limits: Limits) -> None:
             raise Refusal(431, f"the header is longer than {limits.head} bytes")
     if lines > limits.fields + 2:
         raise Refusal(431, f"more than {limits.fields} header fields")
-    # On the bytes, because h11 makes one of several equal lengths, and of a list of them.
+    # On the bytes, because h11 makes one length of several equal ones, and of a list of them.
     lower = head.lower()
     at = lower.find(_LENGTH_FIELD)
     if at >= 0:
@@ -135,7 +137,7 @@ def check_request(method: bytes, target: bytes, headers: Headers, version: bytes
         raise Refusal(505, "an HTTP version other than 1.0 and 1.1")
     hosts = 0
     length: int | None = None
-    chunked = expects = False
+    chunked = expects = last = False
     for name, value in headers:
         if name not in _OWN:
             continue
@@ -155,6 +157,8 @@ def check_request(method: bytes, target: bytes, headers: Headers, version: bytes
             if value.lower() != b"chunked":
                 raise Refusal(501, "a Transfer-Encoding other than chunked")
             chunked = True
+        elif name == b"connection":
+            last = last or b"close" in [option.strip() for option in value.lower().split(b",")]
         elif value.lower() == b"100-continue":
             expects = True
         else:
@@ -188,6 +192,7 @@ def check_request(method: bytes, target: bytes, headers: Headers, version: bytes
         version.decode("ascii"),
         CHUNKED if chunked else length or 0,
         expects and has_body and version == b"1.1",
+        last,
     )
 
 

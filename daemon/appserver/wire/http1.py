@@ -1,0 +1,362 @@
+"""HTTP/1.1 but for the parsing of heads: what all HTTP/1.1 engines have in common.
+
+An engine is this class with a `parse_head()` of its own, and that is all in which engines differ: when a head is
+whole, what must be refused, where a body ends, whether the connection lives on, and every byte that is written is
+decided here, once.
+
+    IDLE ──head──▶ BODY ──last byte──▶ SERVED ──response ended──▶ IDLE
+      │              └─response ended first──▶ DISCARD ──last byte──▶ IDLE
+      └── bad input, here or in BODY ──▶ REFUSED (only the answer is still written)
+"""
+
+from abc import abstractmethod
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import ClassVar, Final, NamedTuple
+
+from appserver.wire.chunked import ChunkedBody
+from appserver.wire.engine import Body, Closed, Event, Head, Headers, Limits, Refused
+from appserver.wire.semantics import CHUNKED, Refusal, check_head, check_partial_head, check_request
+
+# What is still read and thrown away of a body that the application did not want, so that the connection can be kept.
+# More than that costs more than a new connection.
+DISCARD_LIMIT: Final = 64 * 1024
+
+_STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus
+}
+_UNBOUNDED: Final = 1 << 62  # HTTP/1.1 has no window of its own: the transport's buffer is the only limit
+
+
+class Parsed(NamedTuple):
+    """A head as a parser gives it."""
+
+    method: bytes
+    target: bytes
+    headers: Headers
+    """Names in lower case, values without white space around them."""
+    version: bytes
+    """`1.1`"""
+
+
+class Phase(Enum):
+    """What the engine waits for."""
+
+    IDLE = auto()
+    BODY = auto()
+    SERVED = auto()
+    DISCARD = auto()
+    REFUSED = auto()
+
+
+class Framing(Enum):
+    """How the peer finds the end of a response (RFC 9112 section 6.3)."""
+
+    NONE = auto()
+    LENGTH = auto()
+    CHUNKED = auto()
+    CLOSE = auto()
+
+
+class Http1Engine:
+    """One HTTP/1.1 connection, server side; with `parse_head()` it implements `wire.engine.Engine`."""
+
+    name: ClassVar[str]
+    version = "1.1"
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._received = bytearray()
+        self._out: list[bytes] = []
+        self._phase = Phase.IDLE
+        self._stream = 0
+        # The request
+        self._chunked: ChunkedBody | None = None
+        self._left = 0
+        self._discarded = 0
+        self._skipped = False  # the one empty line that may come before a request
+        self._expects = False
+        self._is_head = False
+        self._is_old = False  # the client speaks HTTP/1.0
+        # The response
+        self._framing = Framing.NONE
+        self._responding = False
+        self._last = False
+        # The connection
+        self._eof = self._draining = self._cut = False
+        self.closing = False
+
+    @abstractmethod
+    def parse_head(self, head: bytes) -> Parsed:
+        """Take a head apart.
+
+        Args:
+            head: With its blank line; it has passed `semantics.check_head`.
+
+        Raises:
+            Refusal: It does not fit the grammar of RFC 9112.
+        """
+
+    # In
+
+    def receive(self, data: bytes) -> list[Event]:
+        """See `wire.engine.Engine`."""
+        if self._phase is Phase.REFUSED or self.closing:
+            return []
+        self._received += data
+        try:
+            if self._phase is Phase.IDLE:
+                return self._receive_head()
+            if self._phase is Phase.BODY:
+                return self._receive_body()
+            if self._phase is Phase.DISCARD:
+                return self._discard_body()
+        except Refusal as refusal:
+            return self.refuse(refusal.status, refusal.reason)
+        return []
+
+    def eof(self) -> list[Event]:
+        """See `wire.engine.Engine`."""
+        self._eof = True
+        if self._phase is Phase.BODY:
+            return self.refuse(400, "the connection ended inside a body")
+        if self._phase is Phase.IDLE:
+            return self._end_of_input()
+        if self._phase is Phase.DISCARD:
+            self.closing = True
+        return [Closed()]
+
+    def refuse(self, status: int, reason: str) -> list[Event]:
+        """See `wire.engine.Engine`."""
+        self._received.clear()
+        if self._phase is Phase.DISCARD:
+            # Its response is out already; there is nothing left to answer.
+            self.closing = True
+            return []
+        if self._phase is Phase.IDLE:
+            self._stream += 1
+            self._responding = self._is_head = self._is_old = False
+        self._phase = Phase.REFUSED
+        return [Refused(self._stream, status, reason)]
+
+    def consumed(self, stream: int, count: int) -> None:
+        """Nothing to do: TCP's own window is the credit, and `net.connection` holds it back."""
+
+    def _receive_head(self) -> list[Event]:
+        received = self._received
+        # One empty line before a request is a client's bug that RFC 9112 section 2.2 wants forgiven.
+        if received.startswith(b"\r\n") and not self._skipped:
+            self._skipped = True
+            del received[:2]
+        if not received or received == b"\r":
+            return self._end_of_input() if self._eof else []
+        end = received.find(b"\r\n\r\n") + 4
+        if end < 4:
+            check_partial_head(received, self._limits)
+            return self._end_of_input() if self._eof else []
+        head = bytes(received[:end])
+        del received[:end]
+        self._skipped = False
+        check_head(head, self._limits)
+        request = check_request(*self.parse_head(head), self._limits)
+        self._stream += 1
+        self._expects = request.expects
+        self._is_head = request.method == "HEAD"
+        self._is_old = request.version == "1.0"
+        self._last = request.last
+        self._responding = False
+        whole = request.length == 0
+        events: list[Event] = [
+            Head(
+                self._stream,
+                request.method,
+                request.target,
+                request.headers,
+                request.version,
+                whole,
+                request.expects,
+            )
+        ]
+        if whole:
+            self._phase = Phase.SERVED
+            return events
+        self._chunked = ChunkedBody(self._limits) if request.length == CHUNKED else None
+        self._left = request.length
+        self._phase = Phase.BODY
+        if received:
+            try:
+                events += self._receive_body()
+            except Refusal as refusal:
+                events += self.refuse(refusal.status, refusal.reason)
+        return events
+
+    def _end_of_input(self) -> list[Event]:
+        if self._received:
+            return self.refuse(400, "the connection ended inside a head")
+        self.closing = True
+        return [Closed()]
+
+    def _receive_body(self) -> list[Event]:
+        received = self._received
+        if self._chunked is not None:
+            data = self._chunked.take(received)
+            end = self._chunked.ended
+        else:
+            data = bytes(received[: self._left])
+            del received[: len(data)]
+            self._left -= len(data)
+            end = self._left == 0
+        if not data and not end:
+            return []
+        self._expects = False  # it came without being asked for: RFC 9110 section 10.1.1 lets us omit the 100
+        if end:
+            self._phase = Phase.SERVED
+        return [Body(self._stream, data, end)]
+
+    def _discard_body(self) -> list[Event]:
+        self._discarded += len(self._received)
+        self._receive_body()
+        if self._phase is Phase.SERVED:
+            self._next()
+            return [] if self.closing else self._receive_head()
+        if self._discarded > DISCARD_LIMIT:
+            self.closing = True
+        return []
+
+    # Out
+
+    def inform(self, stream: int, status: int, headers: Headers) -> None:
+        """See `wire.engine.Engine`."""
+        if stream != self._stream or self._responding or self._is_old:
+            return  # RFC 9110 section 15.2: an HTTP/1.0 client gets no 1xx
+        if status == 100:
+            if not self._expects:
+                return
+            self._expects = False
+        self._out.append(_write_head(status, headers))
+
+    def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
+        """See `wire.engine.Engine`."""
+        if stream != self._stream:
+            return
+        lengths = closes = False
+        for name, value in headers:
+            if name == b"content-length":
+                lengths = True
+            elif name == b"connection":
+                closes = True
+                self._last = self._last or b"close" in value.lower()
+        fields = headers
+        if self._is_head or status in (204, 304):
+            self._framing = Framing.NONE
+            if status == 204 and lengths:  # RFC 9110 section 8.6
+                fields = [field for field in fields if field[0] != b"content-length"]
+        elif lengths:
+            self._framing = Framing.LENGTH
+        elif end:
+            self._framing = Framing.LENGTH
+            fields = [*fields, (b"content-length", b"%d" % len(body))]
+        elif self._is_old:
+            self._framing = Framing.CLOSE
+        else:
+            self._framing = Framing.CHUNKED
+            fields = [*fields, (b"transfer-encoding", b"chunked")]
+        # The last answer says so; what is pipelined behind this one was sent in good faith and is still answered. A
+        # client that waits for 100 may send its body or not: only closing makes the next bytes unambiguous.
+        if (self._draining or self._eof) and not self._received:
+            self._last = True
+        if self._last or self._expects or self._is_old or self._phase is Phase.REFUSED:
+            self._last = True
+            if closes:
+                fields = [field for field in fields if field[0] != b"connection"]
+            fields = [*fields, (b"connection", b"close")]
+        self._responding = True
+        self._out.append(_write_head(status, fields))
+        self.body(stream, body, end)
+
+    def body(self, stream: int, data: bytes, end: bool) -> None:
+        """See `wire.engine.Engine`."""
+        if stream != self._stream or not self._responding:
+            return
+        if data and self._framing is not Framing.NONE:
+            if self._framing is Framing.CHUNKED:
+                self._out += (b"%x\r\n" % len(data), data, b"\r\n")
+            else:
+                self._out.append(data)
+        if end:
+            if self._framing is Framing.CHUNKED:
+                self._out.append(b"0\r\n\r\n")
+            self._finish()
+
+    def trailers(self, stream: int, headers: Headers) -> None:
+        """See `wire.engine.Engine`; only a chunked response has a place for them."""
+        if stream != self._stream or not self._responding:
+            return
+        if self._framing is Framing.CHUNKED:
+            self._out.append(b"0\r\n" + _write_fields(headers))
+        self._finish()
+
+    def _finish(self) -> None:
+        self._responding = False
+        if self._last:
+            self.closing = True
+        elif self._phase is Phase.BODY:
+            self._phase = Phase.DISCARD
+            self._discarded = 0
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        self._phase = Phase.IDLE
+        self._chunked = None
+        if self._eof and not self._received:
+            self.closing = True
+
+    def reset(self, stream: int, code: int) -> None:  # noqa: ARG002 - HTTP/1.1 has no error codes
+        """See `wire.engine.Engine`: the missing end of the body shows the cut."""
+        if stream == self._stream:
+            self._cut = True
+            self.closing = True
+
+    def drain(self) -> None:
+        """See `wire.engine.Engine`."""
+        self._draining = True
+
+    def take(self) -> bytes:
+        """See `wire.engine.Engine`."""
+        out = self._out
+        if len(out) == 1:
+            return out.pop()
+        data = b"".join(out)
+        out.clear()
+        return data
+
+    # Facts
+
+    def window(self, stream: int) -> int:
+        """See `wire.engine.Engine`."""
+        return _UNBOUNDED if stream == self._stream else 0
+
+    @property
+    def idle(self) -> bool:
+        """See `wire.engine.Engine`."""
+        return self._phase is Phase.IDLE and not self._received
+
+    @property
+    def pending(self) -> int:
+        """See `wire.engine.Engine`."""
+        return len(self._received)
+
+    @property
+    def abrupt(self) -> bool:
+        """See `wire.engine.Engine`."""
+        return self._cut and self._framing is Framing.CLOSE
+
+
+def _write_head(status: int, headers: Headers) -> bytes:
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return line + _write_fields(headers)
+
+
+def _write_fields(headers: Headers) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in headers]) + b"\r\n"

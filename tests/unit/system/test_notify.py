@@ -1,0 +1,121 @@
+"""sd_notify to real datagram sockets."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from appserver.system.notify import Notifier
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    address = str(tmp_path / "notify") if request.param == "path" else f"@appserver-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(address.replace("@", "\0", 1) if address.startswith("@") else address)
+        sock.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        for variable in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+            monkeypatch.delenv(variable, raising=False)
+        yield sock
+
+
+def take(manager: socket.socket) -> list[str]:
+    messages = []
+    while True:
+        try:
+            messages.append(manager.recv(4096).decode())
+        except BlockingIOError:
+            return messages
+
+
+def test_a_life(manager: socket.socket) -> None:
+    notifier = Notifier()
+    assert notifier.enabled
+    notifier.ready("Serving")
+    notifier.watchdog()
+    notifier.extend(2.5)
+    notifier.stopping("Draining")
+    assert take(manager) == [
+        "READY=1\nSTATUS=Serving",
+        "WATCHDOG=1",
+        "EXTEND_TIMEOUT_USEC=2500000",
+        "STOPPING=1\nSTATUS=Draining",
+    ]
+
+
+def test_a_status_is_sent_when_it_changes(manager: socket.socket) -> None:
+    notifier = Notifier()
+    notifier.ready("a")
+    for text in ("a", "b", "b", "a"):
+        notifier.status(text)
+    assert take(manager) == ["READY=1\nSTATUS=a", "STATUS=b", "STATUS=a"]
+
+
+def test_a_failure_has_its_cause(manager: socket.socket) -> None:
+    notifier = Notifier()
+    notifier.failed(3, "port taken", errno=98)
+    notifier.failed(2, "unknown option")
+    assert take(manager) == [
+        "EXIT_STATUS=3\nERRNO=98\nSTATUS=port taken",
+        "EXIT_STATUS=2\nSTATUS=unknown option",
+    ]
+
+
+def test_a_status_cannot_make_another_assignment(manager: socket.socket) -> None:
+    Notifier().status("a\nREADY=1\x1b\udc80é")
+    assert take(manager) == ["STATUS=a READY=1  é"]
+
+
+def test_a_manager_that_vanished_costs_nothing_but_the_message(manager: socket.socket, tmp_path: Path) -> None:
+    notifier = Notifier()
+    manager.close()
+    (tmp_path / "notify").unlink(missing_ok=True)
+    notifier.ready("x")
+    notifier.watchdog()
+    assert notifier.lost == 2
+
+
+def test_a_status_that_was_lost_is_sent_again(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    notifier = Notifier()
+    address = os.environ["NOTIFY_SOCKET"]
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nonexistent/notify")
+    notifier.status("x")
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    notifier.status("x")
+    assert take(manager) == ["STATUS=x"]
+
+
+def test_without_a_manager_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    notifier = Notifier()
+    notifier.ready("x")
+    assert not notifier.enabled
+    assert notifier.watchdog_interval is None
+    assert notifier.lost == 0
+
+
+@pytest.mark.parametrize(
+    ("usec", "pid", "interval"),
+    [
+        ("3000000", None, 1.5),
+        ("3000000", "own", 1.5),
+        ("3000000", "1", None),
+        ("0", None, None),
+        ("-5", None, None),
+        ("soon", None, None),
+        ("3000000", "me", None),
+        (None, None, None),
+    ],
+)
+@pytest.mark.usefixtures("manager")
+def test_the_watchdog_interval_is_half_of_the_managers(
+    usec: str | None, pid: str | None, interval: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if usec is not None:
+        monkeypatch.setenv("WATCHDOG_USEC", usec)
+    if pid is not None:
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid)
+    assert Notifier().watchdog_interval == interval
