@@ -12,6 +12,9 @@ ANSWER: Final = b"answered"
 # More rounds than any input of these tests has requests: an engine that keeps yielding loops.
 _ROUNDS: Final = 10_000
 
+# Characters of a reason: one phrase, not the line that is at fault.
+_PHRASE: Final = 120
+
 
 @dataclass(slots=True)
 class SeenRequest:
@@ -136,6 +139,7 @@ class Driver:
         self.refused = event
         assert event.reason.isascii(), "bytes from the client in a reason"
         assert event.reason.isprintable(), "bytes from the client in a reason"
+        assert len(event.reason) <= _PHRASE, f"a client fills the log: {event.reason}"
         body = event.reason.encode()
         headers = [(b"content-length", b"%d" % len(body))]
         self.engine.respond(event.stream, event.status, headers, body, end=True)

@@ -14,6 +14,9 @@ from appserver.wire.engine import Engine, Limits
 # Short inputs reach every limit when the limits are short as well.
 NARROW = Limits(request_line=40, field=40, fields=4, head=120, body=12)
 
+# The same where the head as a whole is what binds.
+LOW = Limits(request_line=400, field=400, fields=4, head=60, body=12)
+
 # What a mutation puts in: the bytes that framing and smuggling are made of.
 TELLING = [b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b":", b";", b",", b"\x00", b"\xff", b"0", b"5", b"*"]
 
@@ -86,7 +89,7 @@ def test_any_cut_of_a_case(engine: Callable[[Limits], Engine], data: tuple[bytes
 
 
 @settings(deadline=None, max_examples=500)
-@given(data=cut_anywhere(mutated()), limits=st.sampled_from([LIMITS, NARROW]))
+@given(data=cut_anywhere(mutated()), limits=st.sampled_from([LIMITS, NARROW, LOW]))
 def test_any_cut_of_a_mutated_case(
     engine: Callable[[Limits], Engine], data: tuple[bytes, list[bytes]], limits: Limits
 ) -> None:

@@ -166,7 +166,7 @@ def test_case(server: Server, case: Case) -> None:
     # Far less than a connection may linger: its client is gone, so there is nothing to wait for.
     assert server.let_go(before) < 1.0
     refusals = server.refusals(logged)
-    assert [record["http_status"] for record in refusals] == [answers[-1].status] * bool(case.refused)
+    assert [record["http_status"] for record in refusals] == ([answers[-1].status] if case.refused else [])
     assert all(re.search(case.reason or "", record["message"]) for record in refusals)
     assert serves(server)
 

@@ -315,16 +315,16 @@ class HttpCycle:
         except ClientDisconnectedError:
             pass  # it was told so; not catching that is no fault
         except CancelledError:
-            self._fail(503, "cut")
+            self._fail(503)
             raise
         except BaseException as error:  # noqa: BLE001 - SystemExit too: a request must not end the process
             if not self._misused or not isinstance(error, MisuseError):
                 self._report(error)
-            self._fail(500, "cut")
+            self._fail(500)
         else:
             if self._state != COMPLETE and not self.gone:
                 self._report_silence()
-                self._fail(500, "cut")
+                self._fail(500)
 
     def _report(self, error: BaseException) -> None:
         self.service.log.error(
@@ -344,22 +344,23 @@ class HttpCycle:
             http_target=self.head.target.decode("latin-1"),
         )
 
-    def _fail(self, status: int, outcome: str) -> None:
+    def _fail(self, status: int) -> None:
         """End the response for the application: with an answer where none has begun, else with a visible cut."""
         if self._state == COMPLETE or self.gone:
             return
-        if self._state == STREAMING:
+        cut = self._state == STREAMING
+        self._state = COMPLETE
+        if cut:
             self.peer.reset(self.head.stream)
         else:
             self.answer(status)
-        self._state = COMPLETE
-        self._record(outcome)
+        self._record("cut" if cut else "failed")
         self._wake()
 
     def refuse(self, status: int) -> None:
-        """The rest of the request cannot be read: answer it with `status` if that can still be done."""
+        """Nothing more is read or waited for: answer with `status` if that can still be done."""
         self._eof = True
-        self._fail(status, "refused")
+        self._fail(status)
         self.gone = True
 
     def answer(self, status: int) -> None:

@@ -1,15 +1,17 @@
 """The ASGI HTTP connection scope (https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope).
 
-Its constant half is made once a connection (`base`); a request adds its own to a copy (`request`).
+Its constant half is made once a connection, and a request adds its own to a copy.
 """
 
 import os
 from itertools import count
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
+from appserver.asgi.forwarded import drop_forwarded, read_forwarded
+from appserver.asgi.service import Service
 from appserver.asgi.types import Scope
-from appserver.wire.engine import Head, Headers
+from appserver.wire.engine import Head
 
 ASGI: Final = {"version": "3.0", "spec_version": "2.5"}
 
@@ -23,54 +25,76 @@ def new_request_id() -> str:
     return f"{_PROCESS_ID}{next(_NUMBERS):08x}"
 
 
-def base(
-    scheme: str,
-    server: tuple[str, int | None] | None,
-    client: tuple[str, int] | None,
-    root_path: str,
-) -> dict[str, Any]:
-    """What all requests of a connection have in common.
+class Scopes:
+    """Makes the scopes of one connection's requests.
 
     Args:
+        service: What is served.
         scheme: `http` or `https`.
-        server: Address and port listened on; path and None on a UNIX socket; None where there is no name.
-        client: Address and port of the peer; None on a UNIX socket.
-        root_path: Where the application is mounted.
+        server: The socket's own name, as getsockname(2) gives it: a tuple for TCP, a path for a UNIX socket.
+        peer: The peer's name, as getpeername(2) gives it; None when it has gone already.
     """
-    return {
-        "type": "http",
-        "asgi": ASGI,
-        "scheme": scheme,
-        "server": server,
-        "client": client,
-        "root_path": root_path,
-        "extensions": {},
-    }
+
+    __slots__ = ("_base", "_service", "_trusted", "client")
+
+    def __init__(self, service: Service, scheme: str, server: object, peer: object) -> None:
+        self._service = service
+        self.client = "unix"
+        """The peer, for records."""
+        client: tuple[str, int] | None = None
+        trust = service.trust
+        if isinstance(server, tuple):
+            name: tuple[str, int | None] | None = (server[0], server[1])
+            self._trusted = False
+            if isinstance(peer, tuple):
+                client = (peer[0], peer[1])
+                self.client = peer[0]
+                self._trusted = trust is not None and trust.trusts(peer[0])
+        else:
+            name = (_path(server), None) if isinstance(server, (str, bytes)) and server else None
+            self._trusted = trust is not None and trust.unix
+        self._base: dict[str, Any] = {
+            "type": "http",
+            "asgi": ASGI,
+            "scheme": scheme,
+            "server": name,
+            "client": client,
+            "root_path": service.root_path,
+            "extensions": {},
+        }
+
+    def make(self, head: Head) -> Scope:
+        """The scope of one request, with its id in `state`."""
+        service = self._service
+        scope = self._base.copy()
+        headers = head.headers
+        request_id: str | None = None
+        if service.trust is not None:
+            if self._trusted:
+                headers, client, forwarded_scheme, request_id = read_forwarded(headers, service.trust)
+                if client is not None:
+                    scope["client"] = (client, 0)  # its port is known to the proxy alone
+                if forwarded_scheme is not None:
+                    scope["scheme"] = forwarded_scheme
+            else:
+                headers = drop_forwarded(headers)
+        raw_path, _, query_string = head.target.partition(b"?")
+        path = unquote_to_bytes(raw_path).decode("utf-8", "replace") if b"%" in raw_path else raw_path.decode("ascii")
+        if service.root_path:
+            # The proxy has taken the mount point off; `path` is the whole path, as for uvicorn (docs/migration.md).
+            path = service.root_path + path
+            raw_path = quote(service.root_path).encode("ascii") + raw_path
+        scope["http_version"] = head.version
+        scope["method"] = head.method
+        scope["path"] = path
+        scope["raw_path"] = raw_path
+        scope["query_string"] = query_string
+        scope["headers"] = headers
+        scope["state"] = {**service.state, "request_id": request_id or new_request_id()}
+        return scope
 
 
-def request(base: dict[str, Any], head: Head, headers: Headers, state: dict[str, Any], request_id: str) -> Scope:
-    """The scope of one request.
-
-    Args:
-        base: From `base()`; copied, and `asgi` with `extensions` shared.
-        head: The request.
-        headers: Its fields, as far as they may be believed.
-        state: The lifespan's state; a shallow copy goes into the scope, with the request's id in it.
-        request_id: The request's id.
-    """
-    scope = base.copy()
-    raw_path, _, query_string = head.target.partition(b"?")
-    path = unquote_to_bytes(raw_path).decode("utf-8", "replace") if b"%" in raw_path else raw_path.decode("ascii")
-    root_path = base["root_path"]
-    if root_path:
-        # The proxy has taken the mount point off; `path` is the whole path, as for uvicorn (docs/migration.md).
-        path = root_path + path
-        raw_path = root_path.encode("ascii", "ignore") + raw_path
-    scope["http_version"] = head.version
-    scope["method"] = head.method
-    scope["path"] = path
-    scope["raw_path"] = raw_path
-    scope["query_string"] = query_string
-    scope["headers"] = headers
-    scope["state"] = {**state, "request_id": request_id}
-    return scope
+def _path(name: str | bytes) -> str:
+    """A UNIX socket's address as a path; an abstract one with @ in front, as ss(8) and systemd write it."""
+    text = os.fsdecode(name)
+    return "@" + text[1:] if text.startswith("\0") else text

@@ -22,9 +22,8 @@ from math import inf
 from time import monotonic
 from typing import Any, Final
 
-from appserver.asgi.forwarded import drop_forwarded, read_forwarded
 from appserver.asgi.http import ANSWERS, HttpCycle, answer_fields
-from appserver.asgi.scope import base, new_request_id, request
+from appserver.asgi.scope import Scopes
 from appserver.errors import ClientDisconnectedError
 from appserver.net.endpoint import Endpoint
 from appserver.wire.engine import Body, Closed, Event, Head, Headers, Refused, Reset
@@ -47,7 +46,6 @@ class Connection(BufferedProtocol):
     """Serves one client; implements `asgi.http.Peer`."""
 
     __slots__ = (
-        "_base",
         "_corked",
         "_cycles",
         "_ended",
@@ -56,8 +54,8 @@ class Connection(BufferedProtocol):
         "_mark",
         "_paused",
         "_received",
+        "_scopes",
         "_transport",
-        "_trusted",
         "_unclean",
         "_view",
         "_waiters",
@@ -75,8 +73,8 @@ class Connection(BufferedProtocol):
         self._view = memoryview(endpoint.buffer)
         self._transport: Transport | None = None
         self._cycles: dict[int, HttpCycle] = {}
-        self._base: dict[str, Any] = {}
-        self._trusted = self._corked = self._ended = self._paused = self._unclean = False
+        self._scopes: Scopes
+        self._corked = self._ended = self._paused = self._unclean = False
         self._received = self._mark = self._written = self._write_mark = 0
         self._waiters: list[Future[None]] = []
         self.choked = False
@@ -90,21 +88,9 @@ class Connection(BufferedProtocol):
         endpoint = self._endpoint
         self._transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        peer = transport.get_extra_info("peername")
-        name = transport.get_extra_info("sockname")
-        server: tuple[str, int | None] | None
-        client: tuple[str, int] | None
-        trust = endpoint.service.trust
-        if isinstance(name, tuple):
-            server = (name[0], name[1])
-            # A peer that has gone before accept() returned has no address left.
-            client = (peer[0], peer[1]) if isinstance(peer, tuple) else None
-            self._trusted = trust is not None and client is not None and trust.trusts(client[0])
-        else:
-            server = (_path(name), None) if name else None
-            client = None
-            self._trusted = trust is not None and trust.unix
-        self._base = base("http", server, client, endpoint.service.root_path)
+        self._scopes = Scopes(
+            endpoint.service, "http", transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+        )
         endpoint.connections.add(self)
         endpoint.service.figures.connections += 1
         self.deadline = monotonic() + endpoint.timeouts.header
@@ -200,23 +186,7 @@ class Connection(BufferedProtocol):
     def _begin(self, head: Head) -> None:
         endpoint = self._endpoint
         service = endpoint.service
-        headers = head.headers
-        scope_base = self._base
-        request_id: str | None = None
-        if service.trust is not None:
-            if self._trusted:
-                origin = read_forwarded(headers, service.trust)
-                headers, request_id = origin.headers, origin.request_id
-                if origin.client is not None or origin.scheme is not None:
-                    scope_base = scope_base.copy()
-                    if origin.client is not None:
-                        scope_base["client"] = (origin.client, 0)  # its port is the proxy's secret
-                    if origin.scheme is not None:
-                        scope_base["scheme"] = origin.scheme
-            else:
-                headers = drop_forwarded(headers)
-        scope = request(scope_base, head, headers, service.state, request_id or new_request_id())
-        cycle = HttpCycle(service, self, head, scope, endpoint.loop, endpoint.name)
+        cycle = HttpCycle(service, self, head, self._scopes.make(head), endpoint.loop, endpoint.name)
         self._cycles[head.stream] = cycle
         if head.end:
             self.phase, self.deadline = SERVING, inf
@@ -394,8 +364,10 @@ class Connection(BufferedProtocol):
         if self.phase in (IDLE, OPENING):
             self.deadline = min(self.deadline, monotonic() + self._endpoint.timeouts.linger)
 
-    def close(self) -> None:
-        """End once what is written has left."""
+    def finish(self) -> None:
+        """Answer 503 in the place of applications that still run, and end once that has left."""
+        for cycle in list(self._cycles.values()):
+            cycle.refuse(503)
         if self._transport is not None:
             self._transport.close()
 
@@ -439,14 +411,5 @@ class Connection(BufferedProtocol):
         self._handle(self._engine.refuse(408, reason))
 
     def _log(self, event: str, code: str, **fields: Any) -> None:
-        client = self._base["client"]
-        self._endpoint.service.log.info(
-            event, code=code, client_addr=client[0] if client else "unix", listener=self._endpoint.name, **fields
-        )
-
-
-def _path(name: str | bytes) -> str:
-    """A UNIX socket's address as a path; an abstract one with @ in front, as ss(8) and systemd write it."""
-    if isinstance(name, bytes):
-        name = name.decode("utf-8", "surrogateescape")
-    return "@" + name[1:] if name.startswith("\0") else name
+        endpoint = self._endpoint
+        endpoint.service.log.info(event, code=code, client_addr=self._scopes.client, listener=endpoint.name, **fields)

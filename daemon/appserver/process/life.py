@@ -40,6 +40,9 @@ TICK_SECONDS: Final = 1.0
 DRAIN_TICK_SECONDS: Final = 0.05
 """While draining it is asked this often whether all is answered."""
 
+FLUSH_SECONDS: Final = 0.5
+"""What a client gets to read its last answer when connections are cut."""
+
 CANCEL_SECONDS: Final = 1.0
 """What applications get to leave after they have been cancelled."""
 
@@ -116,7 +119,7 @@ class Life:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_stop, number.name)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        self._log.debug("Starting", code="started", application=self._settings.app)
+        self._notifier.status(f"Starting: the startup of {self._settings.app} runs")
         self._repeat("watchdog", self._notifier.watchdog_interval, self._notifier.watchdog)
         if not await self._start():
             return Exit.OK
@@ -150,9 +153,11 @@ class Life:
         for endpoint in self._endpoints:
             endpoint.service.state = self._lifespan.state
         self._tick()
-        for acceptor, endpoint in self._acceptors:
-            if acceptor.listener.connected:
+        served = [(acceptor, endpoint) for acceptor, endpoint in self._acceptors if not acceptor.listener.control]
+        if all(acceptor.listener.connected for acceptor, _ in served):
+            for _, endpoint in served:
                 endpoint.on_last = self._on_last
+        for acceptor, _ in self._acceptors:
             acceptor.start()
         self.state = SERVING
         self._notifier.ready(self._status())
@@ -185,19 +190,21 @@ class Life:
         service = self._endpoints[0].service
         cut = service.figures.requests
         if service.tasks:
-            why = "was told to stop a second time" if self._stops > 1 else "the graceful timeout has passed"
-            self._log.warning(
-                f"Cut {_count(cut, 'request')} and {_count(len(service.tasks) - cut, 'background task')}: {why}",
-                code="drain_cut",
-                requests_cut=cut,
-            )
+            why = "told to stop a second time" if self._stops > 1 else "the graceful timeout has passed"
+            what = [_count(cut, "request")] if cut else []
+            if len(service.tasks) > cut:
+                what.append(_count(len(service.tasks) - cut, "background task"))
+            self._log.warning(f"Cut {' and '.join(what)}: {why}", code="drain_cut", requests_cut=cut)
             for task in list(service.tasks):
                 task.cancel()
             await asyncio.wait(service.tasks, timeout=CANCEL_SECONDS)
         for endpoint in self._endpoints:
             for connection in list(endpoint.connections):
-                connection.close()
-        await asyncio.sleep(0)
+                connection.finish()
+        left = FLUSH_SECONDS
+        while left > 0 and any(endpoint.connections for endpoint in self._endpoints):
+            await asyncio.sleep(DRAIN_TICK_SECONDS)
+            left -= DRAIN_TICK_SECONDS
         for acceptor, endpoint in self._acceptors:
             acceptor.stop()
             for connection in list(endpoint.connections):
@@ -250,8 +257,8 @@ class Life:
         )
 
     def _on_last(self) -> None:
-        """The one connection that we were started for (Accept=yes, inetd) is over."""
-        if not self._stop.is_set():
+        """The connections that we were started for (Accept=yes, inetd) are over, and nothing accepts others."""
+        if not self._stop.is_set() and not self._busy():
             self._stops += 1
             self._stop.set()
 

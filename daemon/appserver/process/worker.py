@@ -1,11 +1,13 @@
 """One serving process, from its settings to its exit code."""
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
 import threading
 from asyncio import AbstractEventLoop
+from contextlib import suppress
 from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +24,7 @@ from appserver.net.acceptor import Acceptor
 from appserver.net.connection import Connection
 from appserver.net.endpoint import Endpoint, Timeouts
 from appserver.net.listeners import Listener, open_listeners
-from appserver.process.life import Life
+from appserver.process.life import CANCEL_SECONDS, Life
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import take_inherited
 from appserver.system.notify import Notifier
@@ -57,6 +59,11 @@ def serve(loaded: Loaded) -> Exit:
     notifier = Notifier()
     settings = loaded.settings
     log = build(settings.log_level, settings.log_format)
+    log.debug("Starting", code="started", application=settings.app)
+    notifier.status(f"Starting: importing {settings.app}")
+    if sys.stderr is not None:
+        # systemd's watchdog ends a process that hangs with SIGABRT: its stacks then are in the journal.
+        faulthandler.enable()
     listeners: list[Listener] = []
     try:
         inherited = take_inherited()
@@ -107,7 +114,21 @@ def _run(settings: Settings, application: Any, listeners: list[Listener], notifi
     try:
         return loop.run_until_complete(_live(settings, application, listeners, notifier, log))
     finally:
+        _close(loop)
         asyncio.set_event_loop(None)
+
+
+def _close(loop: AbstractEventLoop) -> None:
+    """End what the application has left in the loop; asyncio.run() would wait without end for what ignores that."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_SECONDS))
+    with suppress(TimeoutError):
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), CANCEL_SECONDS))
+    if all(task.done() for task in tasks):
+        loop.close()
 
 
 async def _live(settings: Settings, application: Any, listeners: list[Listener], notifier: Notifier, log: Log) -> Exit:

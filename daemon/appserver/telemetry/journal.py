@@ -26,7 +26,7 @@ class Event(Enum):
     """
 
     STARTED = "c7b8bd2354f840d78d6e0c82e54684de"
-    """The process runs; the application is not loaded yet."""
+    """The process runs; the application's startup comes next."""
     READY = "cd5add4c1b284b4d8de7af9736cca487"
     """Lifespan startup is done and the sockets are served."""
     STOPPING = "62ff6b90598c44828fc431cfeea714f1"

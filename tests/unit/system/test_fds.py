@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from appserver.errors import ListenError
 from appserver.system.fds import adopt, take_inherited
 
@@ -71,9 +72,6 @@ def unix(tmp_path: Path) -> Iterator[socket.socket]:
         sock.bind(str(tmp_path / "socket"))
         sock.listen()
         yield sock
-
-
-# take_inherited()
 
 
 def test_sockets_arrive_with_names_families_and_flags(tcp: socket.socket, unix: socket.socket) -> None:
@@ -160,9 +158,6 @@ def test_one_that_cannot_be_served_is_named(tcp: socket.socket) -> None:
     assert report == {"error": "fd 4 (dns): a datagram socket, where a stream socket is needed"}
 
 
-# adopt()
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_the_family_is_asked(host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -236,8 +231,8 @@ os.read(int(sys.argv[1]), 1)
     with ours, theirs:
         child = subprocess.Popen(
             [sys.executable, "-c", program, str(gate)],
-            stdin=theirs,
-            stdout=theirs,
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
             stderr=subprocess.PIPE,
             pass_fds=[gate],
         )

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.journal import render_fields
 from appserver.telemetry.log import Channel, Log, build

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from appserver.telemetry.journal import Event
 
 CATALOG = Path(__file__).parents[3] / "systemd" / "appserver.catalog"

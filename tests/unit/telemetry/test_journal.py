@@ -6,10 +6,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from appserver.telemetry.journal import MESSAGE_IDS, Event, name_field, render_fields
-from appserver.telemetry.log import Channel, Log, add_request_id, add_traceback, send_fields
 from hypothesis import given
 from hypothesis import strategies as st
+
+from appserver.telemetry.journal import MESSAGE_IDS, Event, name_field, render_fields
+from appserver.telemetry.log import Channel, Log, add_request_id, add_traceback, send_fields
 
 
 def split(fields: list[bytes]) -> dict[str, str]:
@@ -92,13 +93,17 @@ def test_every_field_name_is_one_the_journal_takes(key: str) -> None:
     assert re.fullmatch(rb"[A-Z][A-Z0-9_]{0,63}=", name_field(key))
 
 
+def fail() -> ValueError:
+    try:
+        raise ValueError("b\x00d")  # noqa: TRY301 - for its traceback
+    except ValueError as error:
+        return error
+
+
 def test_the_whole_pipeline_up_to_sendv() -> None:
     sent: list[list[bytes]] = []
     log = Log(Channel(render_fields, sent.append, 0), [add_request_id, add_traceback], {})
-    try:
-        raise ValueError("b\x00d")
-    except ValueError as error:
-        log.error("Failed", code="application_error", exc_info=error, http_status=500)
+    log.error("Failed", code="application_error", exc_info=fail(), http_status=500)
     fields = split(sent[0])
     assert fields["MESSAGE"].startswith("Failed\nTraceback (most recent call last):\n")
     assert fields["MESSAGE"].endswith("ValueError: b\\x00d")

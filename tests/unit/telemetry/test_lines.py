@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from appserver.telemetry.lines import Console, render_json
 from hypothesis import given
 from hypothesis import strategies as st
+
+from appserver.telemetry.lines import Console, render_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary(),

@@ -1,0 +1,129 @@
+"""A request without a network: the application on one side, on the other a peer that watches the order of calls."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from appserver.asgi.http import HttpCycle
+from appserver.asgi.scope import Scopes
+from appserver.asgi.service import Service
+from appserver.asgi.types import Application, Message, Receive, Scope, Send
+from appserver.errors import ClientDisconnectedError
+from appserver.wire.engine import Head, Headers
+from tests.unit.records import Records
+
+T = TypeVar("T")
+
+START: Final[Message] = {"type": "http.response.start", "status": 200, "headers": []}
+MORE: Final[Message] = {"type": "http.response.body", "body": b"more", "more_body": True}
+LAST: Final[Message] = {"type": "http.response.body", "body": b"last"}
+
+
+def start(status: object = 200, *headers: object) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body(data: object, *, more: bool = False) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+@dataclass(slots=True)
+class Peer:
+    """Implements `asgi.http.Peer`, and fails the test on calls that no client could be given."""
+
+    status: int | None = None
+    headers: Headers = field(default_factory=list)
+    content: bytes = b""
+    ended: bool = False
+    cut: bool = False
+    writes: int = 0
+    proceeded: int = 0
+    credit: int = 0
+    choked: bool = False
+    gone: bool = False
+    relief: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def writable(self) -> None:
+        await self.relief.wait()
+        if self.gone:
+            raise ClientDisconnectedError("the client is gone")
+
+    def proceed(self, stream: int) -> None:
+        assert stream == 1
+        self.proceeded += 1
+
+    def consumed(self, stream: int, count: int) -> None:
+        assert stream == 1
+        assert count > 0
+        self.credit += count
+
+    def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
+        assert stream == 1
+        assert self.status is None, "a second response"
+        assert 200 <= status <= 999
+        self.status, self.headers = status, list(headers)
+        self._write(body, end=end)
+
+    def body(self, stream: int, data: bytes, end: bool) -> None:
+        assert stream == 1
+        assert self.status is not None, "a body before its head"
+        self._write(data, end=end)
+
+    def reset(self, stream: int) -> None:
+        assert stream == 1
+        assert self.status is not None, "cut where an answer could still be given"
+        assert not self.ended, "cut behind the end"
+        self.cut = self.ended = True
+
+    def _write(self, data: bytes, *, end: bool) -> None:
+        assert not self.ended, "something behind the end"
+        self.writes += 1
+        self.content += data
+        self.ended = end
+
+
+class Stage:
+    """One request, its cycle and what came of it."""
+
+    def __init__(
+        self,
+        application: Application | None = None,
+        *,
+        method: str = "GET",
+        end: bool = True,
+        expects: bool = False,
+        fields: Headers | None = None,
+    ) -> None:
+        async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+            pass
+
+        self.records = Records()
+        self.peer = Peer()
+        self.service = Service(
+            application=application or silent, log=self.records.log, access=self.records.access, fields=fields or []
+        )
+        head = Head(1, method, b"/path?query", [(b"host", b"a.example")], "1.1", end, expects)
+        scope = Scopes(self.service, "http", ("192.0.2.80", 80), ("192.0.2.1", 1)).make(head)
+        scope["state"]["request_id"] = "id-1"
+        loop = asyncio.get_running_loop()
+        self.cycle = HttpCycle(self.service, self.peer, head, scope, loop, "listener")
+        self.loop = loop
+
+    def begin(self) -> "asyncio.Task[None]":
+        return self.loop.create_task(self.cycle.run())
+
+    @property
+    def length(self) -> list[bytes]:
+        return [value for name, value in self.peer.headers if name == b"content-length"]
+
+
+def play(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a scene to its end; one that hangs fails."""
+    return asyncio.run(asyncio.wait_for(coroutine, 10))
+
+
+async def breathe(rounds: int = 5) -> None:
+    """Let everything run that can run."""
+    for _ in range(rounds):
+        await asyncio.sleep(0)
