@@ -51,6 +51,25 @@ def test_the_answers_read_as_http(engine: Callable[[Limits], Engine], case: Case
     assert rest == b""
 
 
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [
+        (Limits(request_line=15), 414),
+        (Limits(field=16), 431),
+        (Limits(fields=1), 431),
+        (Limits(head=60), 431),
+        (Limits(body=4), 413),
+    ],
+    ids=["request_line", "field", "fields", "head", "body"],
+)
+def test_each_limit_binds_alone(engine: Callable[[Limits], Engine], limits: Limits, status: int) -> None:
+    head = b"POST /in HTTP/1.1\r\nHost: a.example.org\r\nContent-Length: 5\r\n\r\nhello"
+    assert Driver(engine(Limits())).run([head]).requests[0].whole
+    refused = Driver(engine(limits)).run([head]).refused
+    assert refused is not None
+    assert refused.status == status
+
+
 def test_the_corpus_is_whole() -> None:
     # A case that no longer parses would fail at import; a folder that is not found would leave nothing to test.
     assert len(CASES) >= 300

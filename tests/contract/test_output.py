@@ -231,6 +231,17 @@ def test_304_has_no_body(engine: Callable[[Limits], Engine], fields: Headers) ->
     still_serves(one)
 
 
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+def test_a_body_where_none_may_be_is_not_written(engine: Callable[[Limits], Engine], method: str, status: int) -> None:
+    # A client would take it for the beginning of the next response.
+    one = engine(Limits())
+    head = begin(one, request(method))
+    one.respond(head.stream, status, TEXT, b"hello", end=False)
+    one.body(head.stream, b"world", end=True)
+    assert read(one, method).body == b""
+    still_serves(one)
+
+
 # Interim responses
 
 

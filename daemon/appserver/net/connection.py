@@ -51,12 +51,12 @@ class Connection(BufferedProtocol):
         "_ended",
         "_endpoint",
         "_engine",
+        "_eof",
         "_mark",
         "_paused",
         "_received",
         "_scopes",
         "_transport",
-        "_unclean",
         "_view",
         "_waiters",
         "_write_mark",
@@ -74,7 +74,7 @@ class Connection(BufferedProtocol):
         self._transport: Transport | None = None
         self._cycles: dict[int, HttpCycle] = {}
         self._scopes: Scopes
-        self._corked = self._ended = self._paused = self._unclean = False
+        self._corked = self._ended = self._paused = self._eof = False
         self._received = self._mark = self._written = self._write_mark = 0
         self._waiters: list[Future[None]] = []
         self.choked = False
@@ -110,6 +110,7 @@ class Connection(BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The peer has shut its sending side; it may still read."""
+        self._eof = True
         if self.phase is CLOSING:
             return False
         self._handle(self._engine.eof())
@@ -206,7 +207,6 @@ class Connection(BufferedProtocol):
     def _refuse(self, stream: int, status: int, reason: str) -> None:
         self._endpoint.service.figures.refused += 1
         self._log(f"Refused a request: {reason}", "deadline" if status == 408 else "refused", http_status=status)
-        self._unclean = True
         cycle = self._cycles.get(stream)
         if cycle is not None:
             cycle.refuse(status)
@@ -263,15 +263,13 @@ class Connection(BufferedProtocol):
     def reset(self, stream: int) -> None:
         """See `asgi.http.Peer`."""
         self._engine.reset(stream, 0)
-        self._unclean = True
         self._end(stream)
 
     def _end(self, stream: int) -> None:
         """A response is complete: on to the next request, at once or when the present call-back is through."""
         cycle = self._cycles.pop(stream, None)
         if cycle is not None and cycle.unread:
-            self._unclean = True
-        self._ended = True
+            self._ended = True
         if not self._corked:
             self._handle([])
 
@@ -335,28 +333,28 @@ class Connection(BufferedProtocol):
     def _close(self) -> None:
         """End the connection so that the peer gets the last answer.
 
-        Closing while bytes of the peer are unread makes the kernel send a reset, which may overtake the answer; so
-        after an answer to a request that was not read to its end only our side is shut, and what still comes is
-        thrown away until the peer closes or the linger time is over (RFC 9112 section 9.6).
+        Closing while bytes of the peer are unread, or still come, makes the kernel send a reset, which may overtake
+        the answer. So only our side is shut, and what still comes is thrown away until the peer closes too or the
+        linger time is over (RFC 9112 section 9.6).
         """
         transport = self._transport
         if transport is None:
             return
+        self.phase = CLOSING
+        self._resume_reading()
         if self._engine.abrupt:
             # Without framing only a reset tells the peer that the body is not whole (RFC 9112 section 8).
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             transport.abort()
-        elif self._unclean and transport.can_write_eof():
-            self.phase = CLOSING
-            self.deadline = monotonic() + self._endpoint.timeouts.linger
-            self._resume_reading()
-            transport.write_eof()
-        else:
-            self.phase, self.deadline = CLOSING, inf
-            self._resume_reading()
-            transport.close()
-        if self._transport is not None and transport.get_write_buffer_size():
+            return
+        if transport.get_write_buffer_size():
             self._watch_writing()
+        if self._eof or not transport.can_write_eof():
+            self.deadline = inf
+            transport.close()
+        else:
+            self.deadline = monotonic() + self._endpoint.timeouts.linger
+            transport.write_eof()
 
     def drain(self) -> None:
         """Answer what comes once more, then close; an idle connection gets the linger time for it."""
@@ -398,7 +396,8 @@ class Connection(BufferedProtocol):
         elif self.phase is HEAD:
             self._time_out("its head did not arrive in time")
         elif self.phase is CLOSING:
-            transport.abort()
+            if transport.get_write_buffer_size() == 0:
+                transport.abort()
         else:
             if self.phase is OPENING and not self._endpoint.draining:
                 self._log("Closed a connection: the client sent nothing", "deadline")

@@ -8,6 +8,9 @@ from typing import Any, Final
 from appserver.telemetry.record import WORDS
 from appserver.telemetry.text import UNSAFE, escape, escape_lines, show
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=show)
+"""Made once: json.dumps() would make one for each record."""
+
 _COLOURS: Final[Mapping[str, str]] = {
     "critical": "\x1b[1;31m",
     "error": "\x1b[31m",
@@ -39,18 +42,20 @@ def render_json(level: str, record: Mapping[str, Any]) -> bytes:
     if record.get("traceback"):
         data["traceback"] = record["traceback"]
     try:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False, default=show)
+        text = _ENCODER.encode(data)
     except (TypeError, ValueError, RecursionError):
         # NaN, keys that are no strings, a value that contains itself: JSON has no way to say them.
-        text = json.dumps({key: _make_plain(value) for key, value in data.items()}, ensure_ascii=False)
+        text = _ENCODER.encode({key: _make_plain(value) for key, value in data.items()})
     # What JSON leaves raw though a terminal obeys it (RFC 8259 section 7 asks for C0 alone); it stands in strings only.
-    return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode() + b"\n"
+    if not text.isprintable():
+        text = UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return text.encode() + b"\n"
 
 
 def _make_plain(value: object) -> object:
     """The value itself where JSON can say it, else a line of text."""
     try:
-        json.dumps(value, allow_nan=False)
+        _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError):
         return show(value)
     return value

@@ -14,7 +14,8 @@ UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\
 
 def escape(text: str) -> str:
     """Show every control character of `text`, line ends included."""
-    return UNSAFE.sub(_escape_match, text)
+    # isprintable() is false for all of UNSAFE and for little else: the search is for the rare text.
+    return text if text.isprintable() else UNSAFE.sub(_escape_match, text)
 
 
 def escape_lines(text: str) -> str:

@@ -9,7 +9,7 @@ decided here, once.
       └── bad input, here or in BODY ──▶ REFUSED (only the answer is still written)
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import ClassVar, Final, NamedTuple
@@ -58,7 +58,7 @@ class Framing(Enum):
     CLOSE = auto()
 
 
-class Http1Engine:
+class Http1Engine(ABC):
     """One HTTP/1.1 connection, server side; with `parse_head()` it implements `wire.engine.Engine`."""
 
     name: ClassVar[str]

@@ -67,7 +67,7 @@ def test_the_table_names_only_known_states_and_messages() -> None:
     assert {following for _, following in TRANSITIONS.values()} <= states
 
 
-@pytest.mark.parametrize(("state", "kind"), product(WAYS, INPUTS))
+@pytest.mark.parametrize(("state", "kind"), list(product(WAYS, INPUTS)))
 def test_every_message_in_every_state_is_in_the_table_or_misuse(state: str, kind: str) -> None:
     async def scene() -> None:
         stage = Stage()
@@ -87,7 +87,7 @@ def test_every_message_in_every_state_is_in_the_table_or_misuse(state: str, kind
     play(scene())
 
 
-@pytest.mark.parametrize(("state", "message"), product(WAYS, STRANGE))
+@pytest.mark.parametrize(("state", "message"), list(product(WAYS, STRANGE)))
 def test_what_is_no_message_is_misuse_in_every_state(state: str, message: Any) -> None:
     async def scene() -> None:
         stage = Stage()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appserver.telemetry.text import escape, escape_lines, show
+from appserver.telemetry.text import UNSAFE, escape, escape_lines, show
 
 DANGEROUS = {"Cc", "Cs", "Zl", "Zp"}
 
@@ -15,7 +15,12 @@ DANGEROUS = {"Cc", "Cs", "Zl", "Zp"}
 def test_escape_leaves_nothing_that_a_terminal_obeys(text: str) -> None:
     escaped = escape(text)
     assert not [character for character in escaped if unicodedata.category(character) in DANGEROUS]
+    assert not UNSAFE.search(escaped)
     escaped.encode()  # surrogates included: what is escaped can be written
+
+
+def test_what_is_unsafe_is_never_printable() -> None:
+    assert not [number for number in range(0x110000) if UNSAFE.match(chr(number)) and chr(number).isprintable()]
 
 
 @pytest.mark.parametrize(
