@@ -139,7 +139,7 @@ class Http1Engine(ABC):
         self._phase = Phase.REFUSED
         return [Refused(self._stream, status, reason)]
 
-    def consumed(self, stream: int, count: int) -> None:
+    def consumed(self, stream: int, count: int) -> None:  # noqa: B027 - nothing to do, in no engine
         """Nothing to do: TCP's own window is the credit, and `net.connection` holds it back."""
 
     def _receive_head(self) -> list[Event]:
