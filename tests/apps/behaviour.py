@@ -54,7 +54,7 @@ async def tell(scope: Scope, _receive: Receive, send: Send) -> None:
     told = {key: scope[key] for key in ("client", "server", "scheme", "path", "root_path", "http_version", "state")}
     told["query"] = scope["query_string"].decode("latin-1")
     told["headers"] = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    told["environment"] = dict(os.environ)
+    told["environment"] = {name: value for name, value in os.environ.items() if name.startswith("SHOP_")}
     await answer_json(send, told)
 
 
@@ -167,6 +167,6 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise NotImplementedError(scope["type"])
     handler = HANDLERS.get(scope["path"])
     if handler is None:
-        await answer(send, b"no such path", status=404)
+        await answer(send, f"no {scope['path']}".encode(), status=404)
     else:
         await handler(scope, receive, send)

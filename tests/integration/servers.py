@@ -26,6 +26,7 @@ APPS: Final = ROOT / "tests" / "apps"
 PATIENCE: Final = 20.0
 """Seconds that anything may take which takes a fraction of one on a quiet machine."""
 
+SCRIPTS: Final = Path(sys.executable).parent
 COMMAND: Final = (sys.executable, "-m", "appserver")
 # What a developer's shell or the service manager that runs the tests has set would change what is tested.
 _FOREIGN: Final = ("APPSERVER_", "LISTEN_", "WATCHDOG_", "NOTIFY_", "JOURNAL_", "FORWARDED_", "NO_COLOR", "PYTHONWARN")
@@ -218,7 +219,7 @@ class Server:
 
     # Ending it
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         self.process.send_signal(number)
 
     def wait(self, timeout: float = PATIENCE) -> int:
@@ -230,7 +231,7 @@ class Server:
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = PATIENCE) -> int:
         """Send a signal and wait for the end."""
-        self.signal(number)
+        self.send_signal(number)
         return self.wait(timeout)
 
     def join(self) -> None:
@@ -348,9 +349,8 @@ class Starter:
 
 def run(*arguments: str | Path, program: str = "appserver", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a program of the package that ends by itself."""
-    module = {"appserver": ["-m", "appserver"], "appserverctl": ["-m", "appserver.ctl"]}[program]
     return subprocess.run(
-        [sys.executable, *module, *map(str, arguments)],
+        [SCRIPTS / program, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

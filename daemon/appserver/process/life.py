@@ -37,6 +37,9 @@ STOPPED: Final = "stopped"
 TICK_SECONDS: Final = 1.0
 """Deadlines are enforced, the Date field is renewed and STATUS= is sent this often."""
 
+BLOCKED_SECONDS: Final = 1.0
+"""A tick later than this is told: somebody blocks the event loop, and every client waits."""
+
 DRAIN_TICK_SECONDS: Final = 0.05
 """While draining it is asked this often whether all is answered."""
 
@@ -77,7 +80,7 @@ class Life:
         self._stop = asyncio.Event()
         self._stops = 0
         self._timers: dict[str, TimerHandle] = {}
-        self._begun = monotonic()
+        self._begun = self._ticked = monotonic()
         self._drain_end = 0.0
         self.state = STARTING
 
@@ -152,6 +155,7 @@ class Life:
     def _serve(self) -> None:
         for endpoint in self._endpoints:
             endpoint.service.state = self._lifespan.state
+        self._ticked = monotonic()
         self._tick()
         served = [(acceptor, endpoint) for acceptor, endpoint in self._acceptors if not acceptor.listener.control]
         if all(acceptor.listener.connected for acceptor, _ in served):
@@ -169,7 +173,6 @@ class Life:
         self.state = DRAINING
         self._drain_end = monotonic() + self._settings.graceful_timeout
         self._notifier.stopping(self._status())
-        self._tick()
         for acceptor, _ in self._acceptors:
             if not acceptor.listener.control:
                 acceptor.stop()
@@ -232,6 +235,13 @@ class Life:
 
     def _tick(self) -> None:
         now = monotonic()
+        if now - self._ticked > TICK_SECONDS + BLOCKED_SECONDS:
+            self._log.warning(
+                f"The event loop did not turn for {now - self._ticked - TICK_SECONDS:.1f} s: the application blocks it",
+                code="watchdog",
+                blocked_us=round((now - self._ticked - TICK_SECONDS) * 1_000_000),
+            )
+        self._ticked = now
         fields = default_fields(self._settings)
         for _, endpoint in self._acceptors:
             endpoint.sweep(now)

@@ -165,6 +165,7 @@ def test_the_family_is_asked(host: str) -> None:
         original = socket.create_server((host, 0), family=family)
     except OSError as error:
         pytest.skip(f"no {family.name} here: {error}")
+    original.set_inheritable(True)
     item = adopt(original.detach(), "web")
     with item.sock:
         assert item.sock.family is family

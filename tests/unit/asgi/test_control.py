@@ -1,0 +1,66 @@
+import json
+from typing import Any
+
+import pytest
+
+from appserver.asgi.control import make_control
+from appserver.asgi.types import Message, Scope
+from tests.unit.asgi.stage import play
+
+
+def ask(path: str, method: str = "GET", state: str = "serving") -> tuple[int, dict[bytes, bytes], Any]:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError("the control application has no use for a body")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Scope = {"type": "http", "method": method, "path": path}
+    control = make_control(lambda: {"state": state, "requests": 3})
+
+    async def scene() -> None:
+        await control(scope, receive, send)
+
+    play(scene())
+    head, tail = sent
+    return head["status"], dict(head["headers"]), json.loads(tail["body"])
+
+
+def test_status_is_the_report() -> None:
+    status, headers, content = ask("/status")
+    assert (status, content) == (200, {"state": "serving", "requests": 3})
+    assert headers == {b"content-type": b"application/json", b"cache-control": b"no-store"}
+
+
+@pytest.mark.parametrize("state", ["starting", "serving", "draining", "stopped"])
+def test_the_server_is_alive_in_every_state_and_ready_in_one(state: str) -> None:
+    assert ask("/livez", state=state)[0] == 200
+    status, _, content = ask("/readyz", state=state)
+    assert (status, content["ready"]) == ((200, True) if state == "serving" else (503, False))
+
+
+@pytest.mark.parametrize("path", ["/", "/status/", "/STATUS", "*"])
+def test_other_paths_are_not_found_and_the_known_ones_named(path: str) -> None:
+    status, _, content = ask(path)
+    assert status == 404
+    assert content["paths"] == ["/livez", "/readyz", "/status"]
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS"])
+def test_only_questions_are_answered(method: str) -> None:
+    status, headers, _ = ask("/status", method)
+    assert (status, headers[b"allow"]) == (405, b"GET, HEAD")
+
+
+def test_head_is_a_question() -> None:
+    assert ask("/livez", "HEAD")[0] == 200
+
+
+def test_it_has_no_lifespan() -> None:
+    async def scene() -> None:
+        with pytest.raises(NotImplementedError, match="lifespan"):
+            await make_control(dict)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+
+    play(scene())
