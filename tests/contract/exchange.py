@@ -5,9 +5,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.corpus.responses import Response, parse
-
 from appserver.wire.engine import Engine, Event, Head, Headers
+from tests.corpus.responses import Response, parse
 
 TEXT: Headers = [(b"content-type", b"text/plain")]
 

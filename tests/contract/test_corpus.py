@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable
 
 import pytest
+
+from appserver.wire.engine import Engine, Limits
 from tests.contract.driver import Driver
 from tests.corpus.cases import CASES, LIMITS, Case
 from tests.corpus.responses import parse
-
-from appserver.wire.engine import Engine, Limits
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)

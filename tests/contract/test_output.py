@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import pytest
+
+from appserver.wire.engine import Body, Engine, Headers, Limits
 from tests.contract.exchange import (
     TEXT,
     begin,
@@ -12,8 +14,6 @@ from tests.contract.exchange import (
     still_serves,
 )
 from tests.corpus.responses import parse
-
-from appserver.wire.engine import Body, Engine, Headers, Limits
 
 # Framing
 

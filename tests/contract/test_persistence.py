@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import h11
 import pytest
+
+from appserver.wire.engine import Closed, Engine, Head, Headers, Limits, Refused
 from tests.contract.exchange import (
     TEXT,
     begin,
@@ -16,8 +18,6 @@ from tests.contract.exchange import (
     targets,
 )
 from tests.corpus.responses import parse
-
-from appserver.wire.engine import Closed, Engine, Head, Headers, Limits, Refused
 
 # Persistence
 

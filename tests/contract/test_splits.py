@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from appserver.wire.engine import Engine, Limits
 from tests.contract.driver import Driver, cut
 from tests.corpus.cases import CASES, LIMITS, Case
 from tests.corpus.responses import parse
-
-from appserver.wire.engine import Engine, Limits
 
 # Short inputs reach every limit when the limits are short as well.
 NARROW = Limits(request_line=40, field=40, fields=4, head=120, body=12)

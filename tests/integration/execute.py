@@ -2,27 +2,24 @@
 
     python execute.py PID NAMES FD,FD… COMMAND…
 
-LISTEN_PID is this process's own, which the program keeps, when PID is `own`.
+The process stays the same, so LISTEN_PID can be its own: that is what the PID `own` means.
 """
 
 import os
 import sys
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 FIRST = 3  # SD_LISTEN_FDS_START
+BEYOND = 100  # no target is there
 
 
 def main(pid: str, names: str, numbers: str, *command: str) -> None:
     fds = [int(number) for number in numbers.split(",")]
-    # Out of the way first: a target may be another's source.
-    copies = [os.dup(fd) for fd in fds]
-    for copy in copies:
-        os.set_inheritable(copy, False)
-    spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(FIRST + len(fds))]  # the targets are not among these
-    high = [os.dup2(copy, 100 + index, inheritable=False) for index, copy in enumerate(copies)]
-    for fd in (*fds, *copies, *spare):
-        os.close(fd)
-    for index, fd in enumerate(high):
-        os.dup2(fd, FIRST + index)
+    copies = [fcntl(fd, F_DUPFD_CLOEXEC, BEYOND) for fd in fds]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    for target, copy in enumerate(copies, FIRST):
+        os.dup2(copy, target)
     os.environ["LISTEN_PID"] = str(os.getpid()) if pid == "own" else pid
     os.environ["LISTEN_FDS"] = str(len(fds))
     if names:

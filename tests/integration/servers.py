@@ -264,6 +264,14 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect("\0" + self._path[1:] if self._path.startswith("@") else self._path)
 
 
+def receive(sock: socket.socket, end: Callable[[bytes], bool] = lambda _: False) -> bytes:
+    """All that comes until `end` says that this is it, or until the peer closes."""
+    data = b""
+    while not end(data) and (more := sock.recv(65536)):
+        data += more
+    return data
+
+
 def get(connection: http.client.HTTPConnection, target: str, **headers: str) -> tuple[int, bytes]:
     """Status and body of one GET; the connection is closed. Underscores in the names stand for hyphens."""
     with ExitStack() as stack:
@@ -361,7 +369,9 @@ def run(*arguments: str | Path, program: str = "appserver", **variables: str) ->
 
 
 @contextmanager
-def listening(family: socket.AddressFamily = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> Iterator[socket.socket]:
+def listening(
+    family: socket.AddressFamily = socket.AF_INET, address: Any = ("127.0.0.1", 0)
+) -> Iterator[socket.socket]:
     """A listening socket, as a service manager makes one."""
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.bind(address)

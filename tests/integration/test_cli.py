@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from tests.integration.servers import APPS, Starter, listening, run
 
 # --- exit codes -------------------------------------------------------------------------------------------------------
@@ -44,9 +45,7 @@ def test_a_usage_error_is_one_line_with_the_nearest_name_and_exit_code_2(argumen
         ("port = ", "is not TOML: Invalid value (at line 1, column 8)"),
     ],
 )
-def test_a_mistake_in_the_file_is_one_line_with_its_place_and_exit_code_2(
-    text: str, line: str, tmp_path: Path
-) -> None:
+def test_a_mistake_in_the_file_is_one_line_with_its_place_and_exit_code_2(text: str, line: str, tmp_path: Path) -> None:
     file = tmp_path / "appserver.toml"
     file.write_text(text)
     ended = run("--config", file)
@@ -78,9 +77,7 @@ def test_the_port_that_kubernetes_injects_is_explained() -> None:
         ("./behavior.py", "no file {apps}/behavior.py; did you mean {apps}/behaviour.py?"),
     ],
 )
-def test_an_application_that_is_not_found_is_exit_code_3_and_one_record(
-    app: str, message: str, serve: Starter
-) -> None:
+def test_an_application_that_is_not_found_is_exit_code_3_and_one_record(app: str, message: str, serve: Starter) -> None:
     server = serve(app, ready=False, expected=3)
     assert server.wait() == 3
     [record] = server.records
@@ -205,7 +202,9 @@ def test_appserverctl_check_tries_application_and_sockets() -> None:
 # --- how an application is named --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("app", ["behaviour:app", "behaviour", "./behaviour.py", "./behaviour.py:app", "factory:make()"])
+@pytest.mark.parametrize(
+    "app", ["behaviour:app", "behaviour", "./behaviour.py", "./behaviour.py:app", "factory:make()"]
+)
 def test_an_application_can_be_named_in_several_ways(app: str, serve: Starter) -> None:
     assert serve(app).get("/") == (200, b"hello")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.corpus.cases import CASES, LIMITS, Case, ExpectedRequest
 from tests.corpus.responses import Response, parse
 

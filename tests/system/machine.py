@@ -137,9 +137,7 @@ class Machine:
         self, command: str | Sequence[str | Path], *, stdin: bytes = b"", timeout: float = 60.0
     ) -> subprocess.CompletedProcess[bytes]:
         """As `run()`, for a command that may fail."""
-        return subprocess.run(
-            self.enter(command), input=stdin, capture_output=True, timeout=timeout, check=False
-        )
+        return subprocess.run(self.enter(command), input=stdin, capture_output=True, timeout=timeout, check=False)
 
     def enter(self, command: str | Sequence[str | Path]) -> list[str | Path]:
         """The words that run a command in the machine from the host."""
@@ -147,7 +145,14 @@ class Machine:
         spaces = shlex.split("nsenter --target LEADER --mount --uts --ipc --net --pid --root --wd")
         spaces[2] = str(self.leader)
         # Nothing of the host's environment: NOTIFY_SOCKET, PYTHONPATH, proxies.
-        clean = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "SYSTEMD_COLORS=0", "SYSTEMD_PAGER="]
+        clean = [
+            "env",
+            "-i",
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG=C.UTF-8",
+            "SYSTEMD_COLORS=0",
+            "SYSTEMD_PAGER=",
+        ]
         return [*spaces, *clean, *words]
 
     def path(self, inside: str) -> Path:
@@ -161,9 +166,7 @@ class Machine:
         """Write a file in the machine, making its folders (which are open to all, whatever our umask)."""
         content = text.encode() if isinstance(text, str) else text
         place = shlex.quote(inside)
-        self.run(
-            f"umask 022 && mkdir -p $(dirname {place}) && cat >{place} && chmod {mode} {place}", stdin=content
-        )
+        self.run(f"umask 022 && mkdir -p $(dirname {place}) && cat >{place} && chmod {mode} {place}", stdin=content)
 
     def property(self, unit: str, name: str) -> str:
         """A property of a unit: `systemctl show`."""

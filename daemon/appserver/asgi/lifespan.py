@@ -73,7 +73,7 @@ class Lifespan:
         if self._phase == RUNNING:
             self.supported = True
             return
-        if self._told:
+        if self._told or not isinstance(self._error, Exception | None):  # sys.exit() is never meant as "unsupported"
             raise LifespanError("the application's startup failed") from self._error
         if self._mode == "on":
             raise LifespanError("the application does not support lifespan, and --lifespan is on") from self._error
@@ -84,9 +84,10 @@ class Lifespan:
         if self._task is None or self._phase != RUNNING:
             return
         self._phase = STOPPING
-        self._changed.clear()
-        self._stop.set()
-        await self._changed.wait()
+        if not self._task.done():  # else it has returned early, or broken, and sends nothing more
+            self._changed.clear()
+            self._stop.set()
+            await self._changed.wait()
         if self._failure is not None:
             self._log.error(f"The application's shutdown failed: {self._failure}", code="application_failed")
         elif self._error is not None:

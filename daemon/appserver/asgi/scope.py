@@ -80,7 +80,7 @@ class Scopes:
                 headers = drop_forwarded(headers)
         raw_path, _, query_string = head.target.partition(b"?")
         path = unquote_to_bytes(raw_path).decode("utf-8", "replace") if b"%" in raw_path else raw_path.decode("ascii")
-        if service.root_path:
+        if service.root_path and raw_path != b"*":
             # The proxy has taken the mount point off; `path` is the whole path, as for uvicorn (docs/migration.md).
             path = service.root_path + path
             raw_path = quote(service.root_path).encode("ascii") + raw_path

@@ -267,9 +267,8 @@ class Connection(BufferedProtocol):
 
     def _end(self, stream: int) -> None:
         """A response is complete: on to the next request, at once or when the present call-back is through."""
-        cycle = self._cycles.pop(stream, None)
-        if cycle is not None and cycle.unread:
-            self._ended = True
+        self._cycles.pop(stream, None)
+        self._ended = True
         if not self._corked:
             self._handle([])
 

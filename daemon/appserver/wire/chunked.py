@@ -42,11 +42,12 @@ class ChunkedBody:
         total: Bytes of content announced so far.
     """
 
-    __slots__ = ("_left", "_limits", "state", "total")
+    __slots__ = ("_left", "_limits", "_seen", "state", "total")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._left = 0
+        self._seen = 0  # bytes of the trailer section that have been looked at
         self.state = State.SIZE
         self.total = 0
 
@@ -91,7 +92,9 @@ class ChunkedBody:
                     break
                 self._begin_chunk(bytes(received[at:end]))
             else:
-                end = self._end_of_trailers(received, at)
+                del received[:at]
+                at = 0
+                end = self._end_of_trailers(received)
                 if end < 0:
                     break
                 self.state = State.DONE
@@ -109,17 +112,18 @@ class ChunkedBody:
             raise Refusal(413, f"the body is longer than {self._limits.body} bytes")
         self.state = State.DATA if self._left else State.TRAILERS
 
-    def _end_of_trailers(self, received: bytearray, at: int) -> int:
+    def _end_of_trailers(self, received: bytearray) -> int:
         """The index behind the trailer section, or -1 while it is not whole; the same rules as for a head."""
-        if received.startswith(b"\r\n", at):
-            return at + 2
-        end = received.find(b"\r\n\r\n", at) + 4
-        # A trailer section is a head without a request line, so an empty line in its place gives it the same limits.
+        if received.startswith(b"\r\n"):
+            return 2
+        end = received.find(b"\r\n\r\n", max(self._seen - 3, 0)) + 4
         if end < 4:
-            if len(received) - at > 1 or received[at] != 0x0D:
-                check_partial_head(b"\r\n" + received[at:], self._limits)
+            if received != b"\r":
+                check_partial_head(received, self._seen, self._limits, trailers=True)
+            self._seen = len(received)
             return -1
-        check_head(b"\r\n" + bytes(received[at:end]), self._limits)
-        if not all(_TRAILER.fullmatch(line) for line in received[at : end - 4].split(b"\r\n")):
+        # A trailer section is a head without a request line, so an empty line in its place gives it the same limits.
+        check_head(b"\r\n" + bytes(received[:end]), self._limits)
+        if not all(_TRAILER.fullmatch(line) for line in received[: end - 4].split(b"\r\n")):
             raise Refusal(400, "a trailer that is no field")
         return end

@@ -74,6 +74,7 @@ class Http1Engine(ABC):
         self._chunked: ChunkedBody | None = None
         self._left = 0
         self._discarded = 0
+        self._seen = 0  # bytes of a partial head that have been looked at
         self._skipped = False  # the one empty line that may come before a request
         self._expects = False
         self._is_head = False
@@ -150,13 +151,15 @@ class Http1Engine(ABC):
             del received[:2]
         if not received or received == b"\r":
             return self._end_of_input() if self._eof else []
-        end = received.find(b"\r\n\r\n") + 4
+        end = received.find(b"\r\n\r\n", max(self._seen - 3, 0)) + 4
         if end < 4:
-            check_partial_head(received, self._limits)
+            check_partial_head(received, self._seen, self._limits)
+            self._seen = len(received)
             return self._end_of_input() if self._eof else []
         head = bytes(received[:end])
         del received[:end]
         self._skipped = False
+        self._seen = 0
         check_head(head, self._limits)
         request = check_request(*self.parse_head(head), self._limits)
         self._stream += 1

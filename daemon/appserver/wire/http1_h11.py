@@ -24,7 +24,8 @@ class H11Engine(Http1Engine):
         try:
             event = connection.next_event()
         except h11.RemoteProtocolError as error:
-            raise Refusal(error.error_status_hint, str(error)) from error
+            # What h11 says before the colon; behind it stands the line itself, whole.
+            raise Refusal(error.error_status_hint, str(error).partition(":")[0]) from error
         if not isinstance(event, h11.Request):
             raise Refusal(400, "no request line")
         return Parsed(event.method, event.target, list(event.headers), event.http_version)

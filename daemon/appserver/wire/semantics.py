@@ -52,34 +52,40 @@ class Request(NamedTuple):
     """The client wants the connection closed after this one."""
 
 
-def check_partial_head(received: bytes | bytearray, limits: Limits) -> None:
+def check_partial_head(received: bytearray, seen: int, limits: Limits, *, trailers: bool = False) -> None:
     """Refuse as early as possible what can no longer become a good head.
 
     Args:
         received: All of the head that has arrived; no blank line in it yet.
+        seen: How many of these bytes an earlier call has passed. A head may come one byte at a time, and looking at
+            all of it each time costs seconds of CPU for 64 KiB; so the whole is counted only when a line ends.
         limits: The bounds.
+        trailers: It is a trailer section, which has no request line.
 
     Raises:
         Refusal: 400, 414 or 431.
     """
-    if received[0] == 0x16:
+    if received[0] == 0x16 and not trailers:
         raise Refusal(400, "a TLS handshake on a plain-text listener")
+    # The CR of a line end that is under way is no part of the line.
+    length = len(received) - received.endswith(b"\r")
+    last = received.rfind(b"\r\n")
+    if last < 0 and not trailers:
+        if length > limits.request_line:
+            raise Refusal(414, f"the request line is longer than {limits.request_line} bytes")
+    elif length - (last + 2 if last >= 0 else 0) > limits.field:
+        raise Refusal(431, f"a header field is longer than {limits.field} bytes")
+    if length > limits.head:
+        raise Refusal(431, f"the header is longer than {limits.head} bytes")
+    if received.find(b"\n", seen) < 0 and received.find(b"\r", max(seen - 1, 0)) < 0:
+        return
     lines = received.count(b"\r\n")
     # A bare LF is refused at once: a lax peer in front may take it for the end of the head and wait for an answer.
     # A CR may be the first half of a line end that is still under way.
     if received.count(b"\n") != lines or received.count(b"\r", 0, len(received) - 1) > lines:
         raise Refusal(400, "a bare CR or LF in the head")
-    # The CR of a line end that is under way is no part of the line.
-    length = len(received) - received.endswith(b"\r")
-    if lines == 0:
-        if length > limits.request_line:
-            raise Refusal(414, f"the request line is longer than {limits.request_line} bytes")
-    elif length - received.rfind(b"\r\n") - 2 > limits.field:
-        raise Refusal(431, f"a header field is longer than {limits.field} bytes")
-    if lines > limits.fields + 1:
+    if lines > limits.fields + (not trailers):
         raise Refusal(431, f"more than {limits.fields} header fields")
-    if len(received) > limits.head:
-        raise Refusal(431, f"the header is longer than {limits.head} bytes")
 
 
 def check_head(head: bytes, limits: Limits) -> None:
@@ -98,7 +104,7 @@ def check_head(head: bytes, limits: Limits) -> None:
     if len(head.translate(None, _CONTROLS)) != len(head):
         raise Refusal(400, "a control character in the head")
     # A head shorter than one field may be cannot break a length limit: the usual case ends here.
-    if len(head) > min(limits.request_line, limits.field):
+    if len(head) > min(limits.request_line, limits.field, limits.head):
         line, *fields = head[:-4].split(b"\r\n")
         if len(line) > limits.request_line:
             raise Refusal(414, f"the request line is longer than {limits.request_line} bytes")

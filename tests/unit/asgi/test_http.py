@@ -330,7 +330,7 @@ def test_a_mistake_that_the_application_makes_good_is_forgiven() -> None:
 @pytest.mark.parametrize(
     ("messages", "status", "cut"), [([], 500, False), ([START], 500, False), ([START, MORE], 200, True)]
 )
-def test_returning_without_an_answer_is_misuse(messages: list[Message], status: int, cut: bool) -> None:  # noqa: FBT001
+def test_returning_without_an_answer_is_misuse(messages: list[Message], status: int, cut: bool) -> None:
     stage = perform(sends(*messages))
     assert (stage.peer.status, stage.peer.cut) == (status, cut)
     [record] = stage.records.of("misuse")
@@ -344,7 +344,7 @@ def test_returning_without_an_answer_is_misuse(messages: list[Message], status: 
 def test_an_exception_before_and_after_the_start(
     messages: list[Message],
     status: int,
-    cut: bool,  # noqa: FBT001
+    cut: bool,
     error: BaseException,
 ) -> None:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -382,7 +382,7 @@ def test_sys_exit_in_a_request_does_not_end_the_process() -> None:
 def test_a_cancelled_application_still_gets_its_client_an_answer(
     messages: list[Message],
     status: int,
-    cut: bool,  # noqa: FBT001
+    cut: bool,
 ) -> None:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         for message in messages:
@@ -581,7 +581,7 @@ def test_a_half_closed_client_still_gets_its_answer() -> None:
 def test_a_body_that_turns_bad_is_answered_where_that_can_still_be_done(
     messages: list[Message],
     status: int,
-    cut: bool,  # noqa: FBT001
+    cut: bool,
 ) -> None:
     async def scene() -> None:
         stage = Stage(end=False)
