@@ -28,7 +28,7 @@ from appserver.kinds import nearest
 from appserver.settings import DEFAULT_HOST, DEFAULT_PORT, TABLE, Loaded, Settings, command_line, resolve
 
 PROGRAM: Final = "appserverctl"
-CONTROL_PATH: Final = "/run/appserver/control.sock"
+CONTROL_PATH: Final = "/run/appserver/appserver/control.sock"
 STATUS_SECONDS: Final = 5.0
 """How long a server may take to answer: its event loop turns, or it is in trouble."""
 

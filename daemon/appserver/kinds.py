@@ -248,7 +248,6 @@ def _peer(text: str) -> str:
     raise UnfitError(nearest=meant)
 
 
-TEXT: Final = Kind(_word, "expected text that is not empty", "TEXT")
 APP: Final = Kind(_word, "expected module:attribute, module:factory() or a file's path", "APP")
 PATH: Final = Kind(_word, "expected a path", "PATH")
 USER: Final = Kind(_word, "expected a user's name or number", "USER")

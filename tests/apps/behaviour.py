@@ -111,9 +111,10 @@ async def log(scope: Scope, _receive: Receive, send: Send) -> None:
     LOG.info("said %s", text, extra={"basket": 7, "message_id": "forged"})
     LOG.warning("line one\nline two \x1b[31mred\x9b\u2028")
     await asyncio.to_thread(LOG.info, "from a thread")
-    warnings.warn("old", DeprecationWarning, stacklevel=1)
+    warnings.warn("old", stacklevel=1)
+    baskets: dict[str, int] = {}
     try:
-        raise KeyError("basket")
+        LOG.info("there are %d", baskets["basket"])
     except KeyError:
         LOG.exception("caught")
     await answer(send, b"logged")

@@ -1,10 +1,14 @@
 """Tells the names of the variables that it was started with."""
 
 import os
-
-from behaviour import answer_json
+from typing import TYPE_CHECKING
 
 from appserver.asgi.types import Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from tests.apps.behaviour import answer_json
+else:
+    from behaviour import answer_json  # as it is found with --app-dir
 
 NAMES = sorted(os.environ)
 

@@ -5,11 +5,14 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Final
-
-from behaviour import app as behave
+from typing import TYPE_CHECKING, Final
 
 from appserver.asgi.types import Application, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from tests.apps.behaviour import app as behave
+else:
+    from behaviour import app as behave  # as it is found with --app-dir
 
 LOG: Final = logging.getLogger("shop")
 Hook = Callable[[Scope], Awaitable[None]]

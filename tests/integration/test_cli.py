@@ -84,7 +84,7 @@ def test_an_application_that_is_not_found_is_exit_code_3_and_one_record(app: str
     assert record["event"] == "application_failed"
     assert message.format(apps=APPS) in record["message"]
     assert "traceback" not in record
-    assert server.told("EXIT_STATUS", "3")
+    server.told("EXIT_STATUS", "3")
 
 
 def test_an_application_that_raises_at_import_is_exit_code_3_with_its_own_traceback(serve: Starter) -> None:
@@ -190,7 +190,7 @@ def test_appserverctl_shows_where_each_value_comes_from(tmp_path: Path) -> None:
 
 
 def test_appserverctl_check_tries_application_and_sockets() -> None:
-    arguments = ["check", "behaviour:app", "--app-dir", APPS]
+    arguments: list[str | Path] = ["check", "behaviour:app", "--app-dir", APPS]
     well = run(*arguments, "--port", "0", program="appserverctl")
     assert (well.returncode, well.stderr) == (0, "")
     with listening() as listener:

@@ -213,7 +213,7 @@ def test_systemd_itself_hands_over_a_socket(serve: Starter, tmp_path: Path) -> N
     assert server.access("/")["listener"] == "http"
 
 
-def test_systemd_itself_hands_over_a_connection(serve: Starter, tmp_path: Path) -> None:
+def test_systemd_itself_hands_over_a_connection(tmp_path: Path) -> None:
     path = tmp_path / "web.sock"
     activate = ["systemd-socket-activate", "--accept", "--inetd", f"--listen={path}"]
     # It stays and starts one process a connection, so it is not a server that ends with 0.

@@ -9,15 +9,12 @@ from appserver.wire.engine import Headers
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 
-_PLAIN, _LENGTH, _DATE, _SERVER, _FRAMING = range(5)
+_PLAIN, _LENGTH, _FRAMING = range(3)
 _OWN: Final = {
     b"content-length": _LENGTH,
-    b"date": _DATE,
-    b"server": _SERVER,
     # Framing is the server's business (RFC 9110 section 7.6.1): it knows the version, the application does not.
     b"transfer-encoding": _FRAMING,
     b"keep-alive": _FRAMING,
-    b"upgrade": _FRAMING,
     b"proxy-connection": _FRAMING,
 }
 # Names seen before, so that a name is matched against the grammar once and not once a response. Bounded, because an
@@ -46,7 +43,6 @@ def check_fields(fields: Iterable[Iterable[bytes]], defaults: Headers) -> Fields
     """
     headers: Headers = []
     length: int | None = None
-    dated = named = False
     try:
         for name, value in fields:
             kind = _SEEN.get(name)
@@ -60,10 +56,6 @@ def check_fields(fields: Iterable[Iterable[bytes]], defaults: Headers) -> Fields
                     if length is not None:
                         continue
                     length = int(value)
-                elif kind == _DATE:
-                    dated = True
-                elif kind == _SERVER:
-                    named = True
                 else:
                     continue
             headers.append((name, value))
@@ -76,11 +68,8 @@ def check_fields(fields: Iterable[Iterable[bytes]], defaults: Headers) -> Fields
     if values.count(b"\n") > max(len(headers) - 1, 0) or b"\r" in values or b"\0" in values:
         name, value = next(field for field in headers if any(c in field[1] for c in (b"\n", b"\r", b"\0")))
         raise MisuseError(f"the value of {name.decode('latin-1')} holds CR, LF or NUL: {value!r:.200}")
-    if dated or named:
-        defaults = [
-            field for field in defaults if not ((dated and field[0] == b"date") or (named and field[0] == b"server"))
-        ]
-    headers += defaults
+    present = {name for name, _ in headers}
+    headers += [field for field in defaults if field[0] not in present]
     return Fields(headers, length)
 
 

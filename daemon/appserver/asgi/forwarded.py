@@ -88,14 +88,14 @@ def _without_port(hop: str) -> str:
 
 def _is_disguised(name: bytes) -> bool:
     """A name that an application which maps fields as CGI does (RFC 3875 section 4.1.18) takes for one of ours."""
-    return b"_" in name and name.replace(b"_", b"-") in _FIELDS
+    return name.replace(b"_", b"-") in _FIELDS and name not in _FIELDS
 
 
 def drop_forwarded(headers: Headers) -> Headers:
     """The fields without any that speak for another host: what a peer that is not trusted gets to say."""
     for name, _ in headers:
-        if name in _FIELDS or _is_disguised(name):
-            return [field for field in headers if field[0] not in _FIELDS and not _is_disguised(field[0])]
+        if name in _FIELDS or (b"_" in name and _is_disguised(name)):
+            return [field for field in headers if field[0].replace(b"_", b"-") not in _FIELDS]
     return headers
 
 
@@ -106,7 +106,7 @@ def read_forwarded(headers: Headers, trust: Trust) -> Origin:
     disguised = False
     for name, value in headers:
         if name not in _FIELDS:
-            disguised = disguised or _is_disguised(name)
+            disguised = disguised or (b"_" in name and _is_disguised(name))
         elif name == b"x-forwarded-for":
             hops.append(value)
         elif name == b"x-forwarded-proto":

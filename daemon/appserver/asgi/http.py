@@ -12,12 +12,14 @@ write, and so that an application which fails right after its start still gets i
 The request's side is a queue: `receive()` takes from it, and what it took is given back to the peer as credit.
 """
 
-from asyncio import AbstractEventLoop, CancelledError, Future
+import reprlib
+from asyncio import AbstractEventLoop, CancelledError, Future, current_task, sleep
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any, Final, NoReturn, Protocol
 
+from appserver.asgi.answers import ANSWERS, answer_fields
 from appserver.asgi.fields import check_fields
 from appserver.asgi.misuse import find_caller
 from appserver.asgi.service import Service
@@ -114,6 +116,7 @@ class HttpCycle:
     __slots__ = (
         "_begun",
         "_bodiless",
+        "_client",
         "_ended",
         "_eof",
         "_held",
@@ -122,7 +125,9 @@ class HttpCycle:
         "_loop",
         "_misused",
         "_queue",
+        "_request_id",
         "_state",
+        "_told",
         "_waiters",
         "gone",
         "head",
@@ -141,6 +146,10 @@ class HttpCycle:
         self.service, self.peer, self.head, self.scope = service, peer, head, scope
         self._loop, self._listener = loop, listener
         self._begun = monotonic()
+        # Kept here, because the scope is the application's from now on: it may replace what it likes in it.
+        client = scope["client"]
+        self._client: str = client[0] if client else "unix"
+        self._request_id: str = scope["state"]["request_id"]
         self._state = AWAITED
         self._held: Headers = []
         self._left: int | None = None
@@ -148,8 +157,9 @@ class HttpCycle:
         self._queue: deque[bytes] = deque()
         self._ended = head.end
         self._eof = False
+        self._told = False
         self._misused = False
-        self._waiters: list[Future[None]] = []
+        self._waiters: set[Future[None]] = set()
         self.gone = False
         self.status = 0
         self.received = self.sent = self.unread = 0
@@ -186,7 +196,6 @@ class HttpCycle:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        self._waiters.clear()
 
     async def receive(self) -> Message:
         """ASGI `receive`: the body in pieces, then `http.disconnect` once the client or the response is over."""
@@ -198,12 +207,18 @@ class HttpCycle:
                     self.peer.consumed(self.head.stream, len(data))
                 return {"type": "http.request", "body": data, "more_body": bool(self._queue) or not self._ended}
             if self._eof or self._state == COMPLETE:
+                if self._told:
+                    await sleep(0)  # whoever asks again and again must not keep the loop from the others
+                self._told = True
                 return {"type": "http.disconnect"}
             if self.head.expects and not self._ended:
                 self.peer.proceed(self.head.stream)
             waiter = self._loop.create_future()
-            self._waiters.append(waiter)
-            await waiter
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
 
     # The response: messages out
 
@@ -224,15 +239,15 @@ class HttpCycle:
             if kind == LAST and message.get("more_body", False):
                 kind = MORE
         except (KeyError, TypeError, AttributeError):
-            return self._misuse("a message must be a dict with a 'type'", repr(message))
+            return self._misuse("a message must be a dict with a 'type'", reprlib.repr(message))
         transition = TRANSITIONS.get((self._state, kind))
         if transition is None:
-            return self._misuse(f"expected {' or '.join(expected(self._state)) or 'nothing more'}", repr(kind))
+            return self._misuse(f"expected {' or '.join(expected(self._state)) or 'nothing more'}", reprlib.repr(kind))
         action, following = transition
         try:
             action(self, message)
         except MisuseError as error:
-            return self._misuse(str(error), repr(kind))
+            return self._misuse(str(error), reprlib.repr(kind))
         self._state = following
         if following == COMPLETE:
             self._complete()
@@ -248,6 +263,10 @@ class HttpCycle:
         self.status = status
         if status in (204, 304):
             self._bodiless = True
+        elif status == 205:  # RFC 9110 section 15.3.6: it says that it has no content
+            if self._left:
+                raise MisuseError("a 205 response has no body, and its content-length is not 0")
+            self._left = 0
 
     def _answer(self, message: Message) -> None:
         body = self._content(message, last=True)
@@ -296,7 +315,7 @@ class HttpCycle:
         self.service.log.error(
             "The application misused ASGI: " + expectation,
             code="misuse",
-            got=got[:200],
+            got=got,
             state=self._state,
             http_method=self.head.method,
             http_target=self.head.target.decode("latin-1"),
@@ -309,22 +328,32 @@ class HttpCycle:
     async def run(self) -> None:
         """Call the application and see to it that the client gets an answer, whatever the application does."""
         # The task has a context of its own: records of this request carry its id, and no other's.
-        REQUEST_ID.set(self.scope["state"]["request_id"])
+        REQUEST_ID.set(self._request_id)
         try:
             await self.service.application(self.scope, self.receive, self.send)
-        except ClientDisconnectedError:
-            pass  # it was told so; not catching that is no fault
-        except CancelledError:
-            self._fail(503)
-            raise
-        except BaseException as error:  # noqa: BLE001 - SystemExit too: a request must not end the process
-            if not self._misused or not isinstance(error, MisuseError):
-                self._report(error)
+        except CancelledError as error:
+            task = current_task()
+            if task is not None and task.cancelling():
+                self._fail(503)
+                raise
+            # Nobody cancelled this call: the application let one through that it met elsewhere.
+            self._report(error)
             self._fail(500)
+        except BaseException as error:  # SystemExit too: a request must not end the process
+            if isinstance(error, GeneratorExit) and not self._loop.is_running():
+                raise  # the process ends, and with it what would not be cancelled
+            # That the client is gone was told to the application; passing that on, in whatever wrapping, is no fault.
+            if not (self.gone and is_disconnect(error)):
+                if not self._misused or not isinstance(error, MisuseError):
+                    self._report(error)
+                self._fail(500)
         else:
             if self._state != COMPLETE and not self.gone:
-                self._report_silence()
-                self._fail(500)
+                if self._told:
+                    self._give_up()
+                else:
+                    self._report_silence()
+                    self._fail(500)
 
     def _report(self, error: BaseException) -> None:
         self.service.log.error(
@@ -357,6 +386,12 @@ class HttpCycle:
         self._record("cut" if cut else "failed")
         self._wake()
 
+    def _give_up(self) -> None:
+        """The application has heard `http.disconnect` and has returned, as it may: there is no answer to send."""
+        self._state = COMPLETE
+        self.peer.reset(self.head.stream)
+        self._record("client_gone")
+
     def refuse(self, status: int) -> None:
         """Nothing more is read or waited for: answer with `status` if that can still be done."""
         self._eof = True
@@ -367,6 +402,7 @@ class HttpCycle:
         """Answer in the application's place."""
         self.status = status
         body = b"" if self.head.method == "HEAD" else ANSWERS[status]
+        self.sent = len(body)
         self.peer.respond(self.head.stream, status, answer_fields(status) + self.service.fields, body, True)
 
     def _record(self, outcome: str) -> None:
@@ -378,21 +414,34 @@ class HttpCycle:
         if self.status >= 500 or outcome == "cut":
             service.figures.failed += 1
         if service.access is not None:
-            client = self.scope["client"]
             service.access.record(
                 method=head.method,
                 target=head.target,
                 status=self.status,
                 version=head.version,
                 duration=monotonic() - self._begun,
-                client=client[0] if client else "unix",
-                request_id=self.scope["state"]["request_id"],
+                client=self._client,
+                request_id=self._request_id,
                 bytes_received=self.received,
                 bytes_sent=self.sent,
                 listener=self._listener,
                 outcome=outcome,
                 headers=head.headers,
             )
+
+
+def is_disconnect(error: BaseException | None) -> bool:
+    """Whether an exception is our `ClientDisconnectedError`, or was raised because of it.
+
+    Starlette raises its own ClientDisconnect from it, and task groups put it into an ExceptionGroup.
+    """
+    while error is not None:
+        if isinstance(error, ClientDisconnectedError):
+            return True
+        if isinstance(error, BaseExceptionGroup) and any(is_disconnect(inner) for inner in error.exceptions):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 _Action = Callable[[HttpCycle, Message], None]
@@ -409,23 +458,3 @@ TRANSITIONS: Final[dict[tuple[str, str], tuple[_Action, str]]] = {
 def expected(state: str) -> list[str]:
     """The messages that may come in a state, as the specification names them."""
     return list(dict.fromkeys(kind.split()[0] for (known, kind) in TRANSITIONS if known == state))
-
-
-ANSWERS: Final = {
-    400: b"Bad Request\n",
-    408: b"Request Timeout\n",
-    413: b"Content Too Large\n",
-    414: b"URI Too Long\n",
-    417: b"Expectation Failed\n",
-    431: b"Request Header Fields Too Large\n",
-    500: b"Internal Server Error\n",
-    501: b"Not Implemented\n",
-    503: b"Service Unavailable\n",
-    505: b"HTTP Version Not Supported\n",
-}
-"""What the server says in its own name."""
-
-
-def answer_fields(status: int) -> Headers:
-    """The fields that go with one of `ANSWERS`."""
-    return [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(ANSWERS[status]))]

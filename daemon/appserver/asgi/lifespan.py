@@ -12,7 +12,6 @@ application.
 from asyncio import AbstractEventLoop, Event, Task
 from typing import Any, Final
 
-from appserver.asgi.scope import ASGI
 from appserver.asgi.types import Application, Message
 from appserver.errors import LifespanError, MisuseError
 from appserver.telemetry.log import Log
@@ -50,7 +49,7 @@ class Lifespan:
         self._task: Task[None] | None = None
         self._changed = Event()
         self._stop = Event()
-        self._told = False
+        self._told = self._stop_told = False
         self._failure: str | None = None
         self._error: BaseException | None = None
         self.state: dict[str, Any] = {}
@@ -99,7 +98,7 @@ class Lifespan:
             self._task.cancel()
 
     async def _run(self) -> None:
-        scope = {"type": "lifespan", "asgi": ASGI, "state": self.state}
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
             await self._application(scope, self._receive, self._send)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a startup is a failed startup
@@ -114,6 +113,9 @@ class Lifespan:
             self._told = True
             return {"type": "lifespan.startup"}
         await self._stop.wait()
+        if self._stop_told:
+            await Event().wait()  # there is nothing more to tell, and to return would let it spin
+        self._stop_told = True
         return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: Message) -> None:

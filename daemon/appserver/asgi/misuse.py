@@ -8,7 +8,7 @@ _HERE = str(Path(__file__).parent)
 
 
 def find_caller() -> dict[str, Any]:
-    """File, line and function of the nearest frame outside this package, as journal fields."""
+    """File, line and function of the nearest frame outside `asgi/`, as journal fields."""
     frame = sys._getframe(1)  # noqa: SLF001 - the documented way of inspect and logging, without their cost
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame = frame.f_back

@@ -60,7 +60,6 @@ class Scopes:
             "server": name,
             "client": client,
             "root_path": service.root_path,
-            "extensions": {},
         }
 
     def make(self, head: Head) -> Scope:
@@ -84,6 +83,7 @@ class Scopes:
             # The proxy has taken the mount point off; `path` is the whole path, as for uvicorn (docs/migration.md).
             path = service.root_path + path
             raw_path = quote(service.root_path).encode("ascii") + raw_path
+        scope["extensions"] = {}
         scope["http_version"] = head.version
         scope["method"] = head.method
         scope["path"] = path

@@ -38,7 +38,7 @@ class Service:
         trust: Proxies that are believed; None leaves the forwarded fields to the application.
         root_path: Where the application is mounted.
         state: The lifespan's state.
-        fields: Date, Server and the operator's own fields, made anew each second; see `net.deadlines`.
+        fields: Date, Server and the operator's own fields, made anew each second by `process.life`.
         figures: Counters.
         tasks: Application calls that have not returned; kept here because the loop itself holds them weakly.
     """

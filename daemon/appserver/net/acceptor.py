@@ -5,6 +5,7 @@ a backlog of its own, and under uvloop answers a lack of file descriptors by acc
 leaves them in the backlog and tries again.
 """
 
+import asyncio
 import errno
 import socket
 from asyncio import AbstractEventLoop, Task, TimerHandle
@@ -40,12 +41,14 @@ class Acceptor:
         loop: The running loop.
         make_connection: A new protocol for an accepted socket.
         log: For what goes wrong.
+        backlog: How many connections may wait in a socket of our own.
     """
 
     listener: Listener
     loop: AbstractEventLoop
     make_connection: Callable[[], Connection]
     log: Log
+    backlog: int
     _tasks: "set[Task[None]]" = field(default_factory=set)
     _retry: TimerHandle | None = None
     _exhausted: bool = False
@@ -55,7 +58,7 @@ class Acceptor:
         """Begin to accept; a connected socket is one connection and nothing else."""
         self._running = True
         if self.listener.connected:
-            self._take(self.listener.sock)
+            self._begin(self.listener.sock)
         else:
             self.loop.add_reader(self.listener.sock.fileno(), self._accept)
 
@@ -73,13 +76,17 @@ class Acceptor:
             return
         self.loop.remove_reader(self.listener.sock.fileno())
         if not self.listener.inherited:
-            while self._accept_one():
-                pass
+            for _ in range(self.backlog):
+                if not self._accept_one():
+                    break
+            # From here on the kernel refuses connections, and a proxy tries elsewhere; a successor may bind.
+            self.listener.close()
 
     async def settled(self) -> None:
         """Wait until every accepted socket has become a connection."""
         while self._tasks:
-            await next(iter(self._tasks))
+            # Not `await task`: one that is over does not yield, and the call-back that takes it out never runs.
+            await asyncio.wait(self._tasks)
 
     def _accept(self) -> None:
         for _ in range(ACCEPT_BATCH):
@@ -91,22 +98,21 @@ class Acceptor:
         try:
             sock, _ = self.listener.sock.accept()
         except (BlockingIOError, InterruptedError):
+            if self._exhausted:
+                self._exhausted = False
+                self.log.info("Accepting again", code="accept_paused", listener=self.listener.name)
             return False
         except OSError as error:
             if error.errno in _CONNECTION_GONE:
                 return True
             self._pause(error)
             return False
-        if self._exhausted:
-            self._exhausted = False
-            self.log.info("Accepting connections again", code="accept_paused", listener=self.listener.name)
-        self._take(sock)
+        self._begin(sock)
         return True
 
     def _pause(self, error: OSError) -> None:
-        if not self._running:
-            return
         if not self._exhausted:
+            # Once, however often it is tried in vain until the backlog is empty.
             self._exhausted = True
             cause = "out of file descriptors or memory" if error.errno in _EXHAUSTED else "accept failed"
             self.log.error(
@@ -115,14 +121,15 @@ class Acceptor:
                 errno=error.errno,
                 listener=self.listener.name,
             )
-        self.loop.remove_reader(self.listener.sock.fileno())
-        self._retry = self.loop.call_later(RETRY_SECONDS, self._resume)
+        if self._running:
+            self.loop.remove_reader(self.listener.sock.fileno())
+            self._retry = self.loop.call_later(RETRY_SECONDS, self._resume)
 
     def _resume(self) -> None:
         self._retry = None
         self.loop.add_reader(self.listener.sock.fileno(), self._accept)
 
-    def _take(self, sock: socket.socket) -> None:
+    def _begin(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             with suppress(OSError):

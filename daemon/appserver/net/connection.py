@@ -9,28 +9,27 @@ connection ends without losing the last answer (`_close`).
     IDLE      the next request                   keep-alive; linger while draining
     HEAD      the rest of a head                 header, from its first byte
     BODY      the rest of a body                 body, renewed while the peer keeps the minimum rate
-    SERVING   the application                    none
+    SERVING   the application                    none; linger once the peer has ended its input
     CLOSING   the peer's end, after ours         linger
 
-A peer that reads too slowly has a deadline of its own, `write_deadline`, in whatever phase.
+A peer that reads too slowly has a deadline of its own in whatever phase; `net.flow` keeps it.
 """
 
 import socket
 import struct
-from asyncio import BufferedProtocol, Future, Task, Transport
+from asyncio import BufferedProtocol, Task, Transport
+from collections.abc import Coroutine
+from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import Any, Final
 
-from appserver.asgi.http import ANSWERS, HttpCycle, answer_fields
+from appserver.asgi.answers import ANSWERS, answer_fields
+from appserver.asgi.http import HttpCycle
 from appserver.asgi.scope import Scopes
-from appserver.errors import ClientDisconnectedError
 from appserver.net.endpoint import Endpoint
-from appserver.wire.engine import Body, Closed, Event, Head, Headers, Refused, Reset
-
-HIGH_WATER: Final = 64 * 1024
-"""Bytes held in either direction before the other side has to wait. With one read of 64 KiB on top and one message of
-the application, a connection holds at most 192 KiB."""
+from appserver.net.flow import HIGH_WATER, Outflow
+from appserver.wire.engine import Body, Event, Head, Headers, Refused, Reset
 
 OPENING: Final = "opening"
 IDLE: Final = "idle"
@@ -40,12 +39,14 @@ SERVING: Final = "serving"
 CLOSING: Final = "closing"
 
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
+_HEAD_SIZE: Final = 256  # about what the head of an answer takes, for counting what is collected
 
 
 class Connection(BufferedProtocol):
     """Serves one client; implements `asgi.http.Peer`."""
 
     __slots__ = (
+        "_collected",
         "_corked",
         "_cycles",
         "_ended",
@@ -53,33 +54,28 @@ class Connection(BufferedProtocol):
         "_engine",
         "_eof",
         "_mark",
+        "_out",
         "_paused",
         "_received",
         "_scopes",
         "_transport",
         "_view",
-        "_waiters",
-        "_write_mark",
-        "_written",
-        "choked",
         "deadline",
         "phase",
-        "write_deadline",
     )
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._engine = endpoint.make_engine()
         self._view = memoryview(endpoint.buffer)
+        self._out = Outflow(endpoint.loop, endpoint.timeouts)
         self._transport: Transport | None = None
         self._cycles: dict[int, HttpCycle] = {}
         self._scopes: Scopes
         self._corked = self._ended = self._paused = self._eof = False
-        self._received = self._mark = self._written = self._write_mark = 0
-        self._waiters: list[Future[None]] = []
-        self.choked = False
+        self._received = self._mark = self._collected = 0
         self.phase = OPENING
-        self.deadline = self.write_deadline = inf
+        self.deadline = inf
 
     # The transport's call-backs
 
@@ -87,7 +83,7 @@ class Connection(BufferedProtocol):
         """Begin: the constant half of the scope, and the deadline for the first request."""
         endpoint = self._endpoint
         self._transport = transport
-        transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._out.attach(transport)
         self._scopes = Scopes(
             endpoint.service, "http", transport.get_extra_info("sockname"), transport.get_extra_info("peername")
         )
@@ -118,33 +114,28 @@ class Connection(BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a reset is an ordinary end
         """The connection is over, both ways."""
-        self.deadline = self.write_deadline = inf
-        self._transport = None
+        endpoint = self._endpoint
+        self.deadline = inf
         self.phase = CLOSING
+        self._transport = None
+        self._out.detach()
+        endpoint.connections.discard(self)
+        endpoint.service.figures.connections -= 1
         for cycle in list(self._cycles.values()):
             cycle.disconnect()
         self._cycles.clear()
-        self.resume_writing()
-        endpoint = self._endpoint
-        if self in endpoint.connections:
-            endpoint.connections.discard(self)
-            endpoint.service.figures.connections -= 1
-            if endpoint.on_last is not None and not endpoint.connections:
-                endpoint.on_last()
+        if endpoint.on_last is not None and not endpoint.connections:
+            endpoint.on_last()
 
     def pause_writing(self) -> None:
-        """More than `HIGH_WATER` bytes wait for the peer: applications wait too, and the peer's time runs."""
-        self.choked = True
-        self._watch_writing()
+        """Too much waits for the peer: applications wait too, and no further request is taken."""
+        self._out.pause()
 
     def resume_writing(self) -> None:
         """The peer has taken what waited."""
-        self.choked = False
-        self.write_deadline = inf
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        self._out.resume()
+        if not self._cycles and self.phase is not CLOSING and not self._corked:
+            self._handle([])
 
     # Events
 
@@ -154,8 +145,11 @@ class Connection(BufferedProtocol):
         try:
             while True:
                 for event in events:
-                    self._take(event)
-                if not self._ended or self._engine.closing:
+                    self._dispatch(event)
+                # Whoever pipelines and does not read gets no more answers made than the buffer takes.
+                if self._collected >= HIGH_WATER:
+                    self._flush()
+                if not self._ended or self._engine.closing or self._out.paused or self._endpoint.cutting:
                     break
                 self._ended = False
                 events = self._engine.receive(b"")
@@ -163,7 +157,7 @@ class Connection(BufferedProtocol):
             self._corked = False
         self._settle()
 
-    def _take(self, event: Event) -> None:
+    def _dispatch(self, event: Event) -> None:
         if isinstance(event, Head):
             self._begin(event)
         elif isinstance(event, Body):
@@ -172,17 +166,16 @@ class Connection(BufferedProtocol):
                 self.phase, self.deadline = SERVING, inf
             if cycle is not None:
                 cycle.feed(event.data, event.end)
-                if cycle.unread >= HIGH_WATER:
-                    self._pause_reading()
         elif isinstance(event, Refused):
             self._refuse(event.stream, event.status, event.reason)
         elif isinstance(event, Reset):
             cycle = self._cycles.pop(event.stream, None)
             if cycle is not None:
                 cycle.disconnect()
-        elif isinstance(event, Closed):
-            for cycle in self._cycles.values():
-                cycle.half_close()
+        elif self._cycles:  # Closed
+            # Most who end their input are gone, and some wait for their answer (RFC 9112 section 9.6); it cannot be
+            # told which. Applications give up when they hear of it, so they get a while to answer first.
+            self.deadline = monotonic() + self._endpoint.timeouts.linger
 
     def _begin(self, head: Head) -> None:
         endpoint = self._endpoint
@@ -192,15 +185,19 @@ class Connection(BufferedProtocol):
         if head.end:
             self.phase, self.deadline = SERVING, inf
         else:
-            self.phase, self._mark = BODY, self._received
-            self.deadline = monotonic() + endpoint.timeouts.body
+            self.phase = BODY
+            # A client that waits for 100 Continue has nothing to send yet: its time begins in proceed().
+            self.deadline = inf if head.expects else self._body_deadline()
+        # Every call starts from the context that the process started with: a request that begins in the call-back of
+        # another one must not see what that one has set.
+        context = endpoint.context.copy()
         task: Task[None]
         if endpoint.eager:
-            task = Task(cycle.run(), loop=endpoint.loop, eager_start=True)
+            task = Task(cycle.run(), loop=endpoint.loop, context=context, eager_start=True)
             if task.done():
                 return
         else:
-            task = endpoint.loop.create_task(cycle.run())
+            task = endpoint.loop.create_task(cycle.run(), context=context)
         service.tasks.add(task)
         task.add_done_callback(service.tasks.discard)
 
@@ -211,53 +208,49 @@ class Connection(BufferedProtocol):
         if cycle is not None:
             cycle.refuse(status)
         else:
-            self._answer(stream, status)
-
-    def _answer(self, stream: int, status: int) -> None:
-        fields = answer_fields(status) + self._endpoint.service.fields
-        self._engine.respond(stream, status, fields, ANSWERS[status], True)
+            fields = answer_fields(status) + self._endpoint.service.fields
+            self._engine.respond(stream, status, fields, ANSWERS[status], True)
 
     # asgi.http.Peer
 
-    async def writable(self) -> None:
-        """See `asgi.http.Peer`.
+    @property
+    def choked(self) -> bool:
+        """See `asgi.http.Peer`."""
+        return self._out.choked
 
-        Raises:
-            ClientDisconnectedError: The client went away meanwhile.
-        """
-        while self.choked:
-            waiter: Future[None] = self._endpoint.loop.create_future()
-            self._waiters.append(waiter)
-            await waiter
-        if self._transport is None:
-            raise ClientDisconnectedError("the client is gone")
+    def writable(self) -> Coroutine[Any, Any, None]:
+        """See `asgi.http.Peer`."""
+        return self._out.writable()
 
     def proceed(self, stream: int) -> None:
         """See `asgi.http.Peer`."""
         self._engine.inform(stream, 100, [])
+        if self.phase is BODY and self.deadline == inf:
+            self.deadline = self._body_deadline()
         self._flush()
 
     def consumed(self, stream: int, count: int) -> None:
         """See `asgi.http.Peer`."""
         self._engine.consumed(stream, count)
-        if self._paused and all(cycle.unread < HIGH_WATER for cycle in self._cycles.values()):
+        if self._paused and not self._is_full():
             self._resume_reading()
 
     def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
         """See `asgi.http.Peer`."""
         self._engine.respond(stream, status, headers, body, end)
+        self._collected += len(body) + _HEAD_SIZE
         if end:
             self._end(stream)
-        elif not self._corked or len(body) >= HIGH_WATER:
+        elif not self._corked or self._collected >= HIGH_WATER:
             self._flush()
 
     def body(self, stream: int, data: bytes, end: bool) -> None:
         """See `asgi.http.Peer`."""
         self._engine.body(stream, data, end)
+        self._collected += len(data)
         if end:
             self._end(stream)
-        else:
-            # Also while corked: an application that streams before it first waits would fill the memory otherwise.
+        elif not self._corked or self._collected >= HIGH_WATER:
             self._flush()
 
     def reset(self, stream: int) -> None:
@@ -275,29 +268,32 @@ class Connection(BufferedProtocol):
     # Flow and end
 
     def _flush(self) -> None:
+        self._collected = 0
         data = self._engine.take()
-        transport = self._transport
-        if data and transport is not None:
-            self._written += len(data)
-            transport.write(data)
+        if data:
+            self._out.write(data)
 
     def _settle(self) -> None:
         """After a round of events: write, and set phase and deadline for what is waited for now."""
         self._flush()
-        transport = self._transport
-        if transport is None or self.phase is CLOSING:
+        if self._transport is None or self.phase is CLOSING:
             return
         engine = self._engine
         if self._cycles:
-            # What is pipelined waits in the engine; beyond the mark the peer's own buffers have to hold it.
-            if self.phase is SERVING and engine.pending >= HIGH_WATER:
+            if self._is_full():
                 self._pause_reading()
+            else:
+                self._resume_reading()
             return
         if engine.closing:
             self._close()
             return
-        if self._paused:
-            self._resume_reading()
+        if self._out.paused and self.phase is not BODY:
+            # No more requests until the peer has read its answers: resume_writing(). But a body that is thrown away is
+            # read on, for clients that look at no answer before they have sent everything.
+            self._pause_reading()
+            return
+        self._resume_reading()
         timeouts = self._endpoint.timeouts
         if engine.idle:
             # Not set anew where nothing but an empty line came: that would be a way to stay for ever.
@@ -306,8 +302,18 @@ class Connection(BufferedProtocol):
                 self.deadline = monotonic() + (timeouts.linger if self._endpoint.draining else timeouts.keep_alive)
         elif self.phase is OPENING:
             self.phase = HEAD  # with the deadline that has run since the connection began
-        elif self.phase in (IDLE, SERVING):
+        elif self.phase in (IDLE, SERVING) or (self.phase is BODY and engine.pending):
             self.phase, self.deadline = HEAD, monotonic() + timeouts.header
+
+    def _is_full(self) -> bool:
+        """As much waits for applications as may be held; beyond it the peer's own buffers have to hold it."""
+        if self.phase is SERVING and self._engine.pending >= HIGH_WATER:
+            return True  # pipelined requests
+        return any(cycle.unread >= HIGH_WATER for cycle in self._cycles.values())
+
+    def _body_deadline(self) -> float:
+        self._mark = self._received
+        return monotonic() + self._endpoint.timeouts.body
 
     def _pause_reading(self) -> None:
         if not self._paused and self._transport is not None:
@@ -319,15 +325,7 @@ class Connection(BufferedProtocol):
             self._paused = False
             self._transport.resume_reading()
             if self.phase is BODY:
-                # The application was slow, not the peer.
-                self._mark = self._received
-                self.deadline = monotonic() + self._endpoint.timeouts.body
-
-    def _watch_writing(self) -> None:
-        transport = self._transport
-        if transport is not None:
-            self._write_mark = self._written - transport.get_write_buffer_size()
-            self.write_deadline = monotonic() + self._endpoint.timeouts.write
+                self.deadline = self._body_deadline()  # the application was slow, not the peer
 
     def _close(self) -> None:
         """End the connection so that the peer gets the last answer.
@@ -345,15 +343,20 @@ class Connection(BufferedProtocol):
             # Without framing only a reset tells the peer that the body is not whole (RFC 9112 section 8).
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             transport.abort()
-            return
-        if transport.get_write_buffer_size():
-            self._watch_writing()
-        if self._eof or not transport.can_write_eof():
-            self.deadline = inf
-            transport.close()
+        elif self._eof or not transport.can_write_eof():
+            self._close_transport()
         else:
+            self._out.watch_rest()
             self.deadline = monotonic() + self._endpoint.timeouts.linger
-            transport.write_eof()
+            with suppress(OSError):  # the peer has reset the connection: that is told in connection_lost()
+                transport.write_eof()
+
+    def _close_transport(self) -> None:
+        """Close once what is written has left; the peer has its time to take that, and no more."""
+        self.phase, self.deadline = CLOSING, inf
+        self._out.watch_rest()
+        if self._transport is not None:
+            self._transport.close()
 
     def drain(self) -> None:
         """Answer what comes once more, then close; an idle connection gets the linger time for it."""
@@ -365,43 +368,46 @@ class Connection(BufferedProtocol):
         """Answer 503 in the place of applications that still run, and end once that has left."""
         for cycle in list(self._cycles.values()):
             cycle.refuse(503)
-        if self._transport is not None:
-            self._transport.close()
+        self._close_transport()
 
     def abort(self) -> None:
         """End at once."""
         if self._transport is not None:
             self._transport.abort()
 
+    def is_due(self, now: float) -> bool:
+        """Whether a deadline has passed."""
+        return now > self.deadline or now > self._out.deadline
+
     def expire(self, now: float) -> None:
         """A deadline has passed: see whether the peer has earned more time, else end the connection."""
-        timeouts = self._endpoint.timeouts
         transport = self._transport
         if transport is None:
             return
-        if now > self.write_deadline:
-            taken = self._written - transport.get_write_buffer_size() - self._write_mark
-            if taken >= timeouts.min_rate * timeouts.write:
-                self._watch_writing()
-                return
-            self._log("Cut a connection: the client reads too slowly", "deadline", bytes_taken=taken)
+        if self._out.is_too_slow(now):
+            self._log("Cut a connection: the client reads too slowly", "deadline", bytes_unread=self._out.waiting)
             transport.abort()
+        elif now <= self.deadline:
+            return
         elif self.phase is BODY:
+            timeouts = self._endpoint.timeouts
             if self._paused or self._received - self._mark >= timeouts.min_rate * timeouts.body:
-                self._mark = self._received
-                self.deadline = now + timeouts.body
-                return
-            self._time_out("its body arrives too slowly")
+                self.deadline = self._body_deadline()
+            else:
+                self._time_out("its body arrives too slowly")
         elif self.phase is HEAD:
             self._time_out("its head did not arrive in time")
+        elif self.phase is SERVING:
+            self.deadline = inf
+            for cycle in self._cycles.values():
+                cycle.half_close()
         elif self.phase is CLOSING:
-            if transport.get_write_buffer_size() == 0:
+            if not self._out.waiting:
                 transport.abort()
         else:
             if self.phase is OPENING and not self._endpoint.draining:
                 self._log("Closed a connection: the client sent nothing", "deadline")
-            self.phase, self.deadline = CLOSING, inf
-            transport.close()
+            self._close_transport()
 
     def _time_out(self, reason: str) -> None:
         """Answer 408 where an answer can still be given (RFC 9110 section 15.5.9)."""

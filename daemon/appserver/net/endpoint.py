@@ -2,11 +2,12 @@
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from appserver.asgi.service import Service
-from appserver.wire.engine import Engine, Limits
+from appserver.wire.engine import Engine
 
 if TYPE_CHECKING:
     from appserver.net.connection import Connection
@@ -38,31 +39,33 @@ class Endpoint:
         service: What is served.
         loop: The running loop.
         make_engine: A new engine for a connection.
-        limits: What a peer may send.
         timeouts: How long a peer may take.
         eager: Run applications up to their first wait inside the read call-back (Python 3.12 and later).
         connections: Those that are open.
         draining: The next response on each connection is its last.
+        cutting: No further request is begun, not even one that is pipelined behind an answer.
         on_last: Called when the last open connection is over.
         buffer: Where the loop reads into.
+        context: What every call of the application starts from.
     """
 
     name: str
     service: Service
     loop: AbstractEventLoop
     make_engine: Callable[[], Engine]
-    limits: Limits
     timeouts: Timeouts
     eager: bool
     connections: "set[Connection]" = field(default_factory=set)
     draining: bool = False
+    cutting: bool = False
     on_last: Callable[[], None] | None = None
     buffer: bytearray = field(default_factory=lambda: bytearray(READ_SIZE))
+    context: Context = field(default_factory=copy_context)
 
     def sweep(self, now: float) -> None:
         """Enforce the deadlines of all connections: once a second, instead of a timer a request."""
         # A list, because an expired connection takes itself out of the set.
-        for connection in [c for c in self.connections if now > c.deadline or now > c.write_deadline]:
+        for connection in [connection for connection in self.connections if connection.is_due(now)]:
             connection.expire(now)
 
     def drain(self) -> None:

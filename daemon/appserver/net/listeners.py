@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 from typing import Final
 
 from appserver.errors import ListenError
@@ -23,6 +24,11 @@ CONTROL: Final = "control"
 """The name of an inherited socket that takes the control role; every other name serves the application."""
 
 
+LOCK_TRIES: Final = 40
+LOCK_SECONDS: Final = 0.05
+"""How often and at what distance the lock on a socket's folder is tried: two seconds in all."""
+
+
 @dataclass(slots=True)
 class Listener:
     """A socket to serve.
@@ -33,7 +39,7 @@ class Listener:
         control: It takes the control role.
         connected: It is one connection, accepted by systemd (Accept=yes) or inetd.
         inherited: Not ours to empty or to remove.
-        path: The UNIX socket's path when we made it, with the inode that it had then.
+        path: The UNIX socket's path when we made it, with what stat(2) said of it then.
     """
 
     sock: socket.socket
@@ -41,7 +47,7 @@ class Listener:
     control: bool = False
     connected: bool = False
     inherited: bool = False
-    path: tuple[Path, int] | None = None
+    path: tuple[Path, os.stat_result] | None = None
 
     @property
     def url(self) -> str:
@@ -49,13 +55,14 @@ class Listener:
         return address_text(self.sock)
 
     def close(self) -> None:
-        """Close it and remove the path, if that is still ours."""
-        self.sock.close()
+        """Close it, once, and remove the path, if that is still ours."""
         if self.path is not None:
-            path, inode = self.path
+            path, ours = self.path
+            self.path = None
             with suppress(OSError):
-                if path.lstat().st_ino == inode:
+                if os.path.samestat(path.lstat(), ours):
                     path.unlink()
+        self.sock.close()
 
 
 def address_text(sock: socket.socket) -> str:
@@ -120,12 +127,14 @@ def _inherit(item: InheritedSocket) -> Listener:
 
 def _find_inherited(bind: FdBind, others: list[InheritedSocket], used: set[int]) -> list[Listener]:
     if bind.name is not None:
-        found = [item for item in others if item.name == bind.name]
+        found = [item for item in others if item.name == bind.name and item.fd not in used]
         if not found:
             names = ", ".join(sorted({item.name for item in others})) or "none"
             raise ListenError(f"fd://{bind.name}: no inherited socket has that name; there are: {names}")
     else:
         fd = bind.fd if bind.fd is not None else 0
+        if fd in used:
+            raise ListenError(f"fd://{fd}: it is named twice")
         found = [item for item in others if item.fd == fd] or [adopt(fd, f"fd{fd}")]
     used.update(item.fd for item in found)
     return [_inherit(item) for item in found]
@@ -201,7 +210,7 @@ def _bind_unix(path: str, settings: Settings, *, control: bool = False) -> Liste
                 os.umask(before)
             _own(target, settings, control=control)
             sock.listen(settings.backlog)
-            return Listener(sock, path, control=control, path=(target, target.lstat().st_ino))
+            return Listener(sock, path, control=control, path=(target, target.lstat()))
     except ListenError:
         sock.close()
         raise
@@ -212,10 +221,18 @@ def _bind_unix(path: str, settings: Settings, *, control: bool = False) -> Liste
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep others that start in this moment from taking our file, bound but not listening yet, for a stale one."""
+    """Keep others that start in this moment from taking our file, bound but not listening yet, for a stale one.
+
+    A courtesy among ourselves: in /tmp anybody may hold the lock, so after a while we go on without it.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                sleep(LOCK_SECONDS)
         yield
     finally:
         os.close(descriptor)

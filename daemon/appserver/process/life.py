@@ -76,6 +76,8 @@ class Life:
     ) -> None:
         self._settings, self._lifespan, self._notifier, self._log, self._loop = settings, lifespan, notifier, log, loop
         self._acceptors = acceptors
+        # Asked now: a listener of our own is closed as soon as draining begins.
+        self._urls = [acceptor.listener.url for acceptor, _ in acceptors]
         self._endpoints = [endpoint for acceptor, endpoint in acceptors if not acceptor.listener.control]
         self._stop = asyncio.Event()
         self._stops = 0
@@ -95,7 +97,7 @@ class Life:
             "uptime": round(monotonic() - self._begun, 3),
             "application": self._settings.app,
             "loop": type(self._loop).__module__.partition(".")[0],
-            "listeners": [acceptor.listener.url for acceptor, _ in self._acceptors],
+            "listeners": self._urls,
             "lifespan": self._lifespan.supported,
             "connections": figures.connections,
             "requests": figures.requests,
@@ -124,6 +126,10 @@ class Life:
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._notifier.status(f"Starting: the startup of {self._settings.app} runs")
         self._repeat("watchdog", self._notifier.watchdog_interval, self._notifier.watchdog)
+        self._tick()
+        for acceptor, _ in self._acceptors:
+            if acceptor.listener.control:
+                acceptor.start()  # so that probes can tell a process that starts from one that is not there
         if not await self._start():
             return Exit.OK
         self._serve()
@@ -155,17 +161,15 @@ class Life:
     def _serve(self) -> None:
         for endpoint in self._endpoints:
             endpoint.service.state = self._lifespan.state
-        self._ticked = monotonic()
-        self._tick()
         served = [(acceptor, endpoint) for acceptor, endpoint in self._acceptors if not acceptor.listener.control]
         if all(acceptor.listener.connected for acceptor, _ in served):
             for _, endpoint in served:
                 endpoint.on_last = self._on_last
-        for acceptor, _ in self._acceptors:
+        for acceptor, _ in served:
             acceptor.start()
         self.state = SERVING
         self._notifier.ready(self._status())
-        addresses = ", ".join(acceptor.listener.url for acceptor, _ in self._acceptors)
+        addresses = ", ".join(self._urls)
         self._log.info(f"Serving {self._settings.app} on {addresses}", code="ready", listeners=addresses)
 
     async def _drain(self) -> int:
@@ -191,6 +195,8 @@ class Life:
     async def _cut(self) -> int:
         """Cancel the applications that still run, and end what connections are left."""
         service = self._endpoints[0].service
+        for endpoint in self._endpoints:
+            endpoint.cutting = True
         cut = service.figures.requests
         if service.tasks:
             why = "told to stop a second time" if self._stops > 1 else "the graceful timeout has passed"
@@ -268,8 +274,7 @@ class Life:
 
     def _on_last(self) -> None:
         """The connections that we were started for (Accept=yes, inetd) are over, and nothing accepts others."""
-        if not self._stop.is_set() and not self._busy():
-            self._stops += 1
+        if not any(endpoint.connections for endpoint in self._endpoints):
             self._stop.set()
 
 

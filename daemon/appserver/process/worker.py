@@ -10,16 +10,14 @@ from asyncio import AbstractEventLoop
 from contextlib import suppress
 from functools import partial
 from time import sleep
-from typing import TYPE_CHECKING, Any, Final
-
-import uvloop
+from typing import Any, Final
 
 from appserver.asgi.control import make_control
 from appserver.asgi.forwarded import Trust
 from appserver.asgi.lifespan import Lifespan
 from appserver.asgi.loader import load
 from appserver.asgi.service import Service
-from appserver.errors import ApplicationError, Exit, ListenError, OperatorError
+from appserver.errors import ApplicationError, Exit, ListenError, OperatorError, UsageError
 from appserver.net.acceptor import Acceptor
 from appserver.net.connection import Connection
 from appserver.net.endpoint import Endpoint, Timeouts
@@ -32,9 +30,6 @@ from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import Log, build, capture_stdlib
 from appserver.wire.engine import Limits
 from appserver.wire.select import engine
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 LEAVE_SECONDS: Final = 5.0
 """What threads and exit handlers of the application get once everything is answered."""
@@ -55,25 +50,26 @@ def serve(loaded: Loaded) -> Exit:
     Returns:
         The process's exit code.
     """
-    # The first act, before anything else opens a descriptor or starts a process that would inherit one.
     notifier = Notifier()
     settings = loaded.settings
     log = build(settings.log_level, settings.log_format)
-    log.debug("Starting", code="started", application=settings.app)
-    notifier.status(f"Starting: importing {settings.app}")
-    if sys.stderr is not None:
-        # systemd's watchdog ends a process that hangs with SIGABRT: its stacks then are in the journal.
-        faulthandler.enable()
     listeners: list[Listener] = []
     try:
+        # The first act, before anything opens a descriptor or starts a process that would inherit one, and before the
+        # first record: under inetd stderr is the client's connection until it has been adopted.
         inherited = take_inherited()
+        _stop_early()
+        listeners = open_listeners(settings, inherited.sockets, log)
+        if sys.stderr is not None:
+            # systemd's watchdog ends a process that hangs with SIGABRT: its stacks are in the journal then.
+            faulthandler.enable()
         capture_stdlib(log)
         for warning in loaded.warnings:
             log.warning(warning)
         if inherited.ignored:
             log.warning(inherited.ignored, code="socket_ignored")
-        _stop_early()
-        listeners = open_listeners(settings, inherited.sockets, log)
+        notifier.status(f"Starting: importing {settings.app}")
+        log.debug("Starting", code="started", application=settings.app)
         application = load(settings.app, settings.app_dir, settings.factory)
         code = _run(settings, application, listeners, notifier, log)
     except _StoppedEarly:
@@ -105,17 +101,37 @@ def _stop_early() -> None:
 
 
 def _run(settings: Settings, application: Any, listeners: list[Listener], notifier: Notifier, log: Log) -> Exit:
-    make_loop: Callable[[], AbstractEventLoop] = (
-        asyncio.new_event_loop if settings.loop == "asyncio" else uvloop.new_event_loop
-    )
-    loop = make_loop()
+    loop = _make_loop(settings.loop)
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(partial(_report, log))
+    main = loop.create_task(_live(settings, application, listeners, notifier, log))
     try:
-        return loop.run_until_complete(_live(settings, application, listeners, notifier, log))
+        while True:
+            try:
+                return loop.run_until_complete(main)
+            except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
+                if main.done():
+                    raise
+                # sys.exit() in a task of the application's own, or loop.stop(): it ends that task, and nothing else.
+                log.error(  # noqa: TRY400 - structlog's, with the event's id
+                    "The application tried to stop the event loop", code="application_error", exc_info=error
+                )
     finally:
         _close(loop)
         asyncio.set_event_loop(None)
+
+
+def _make_loop(name: str) -> AbstractEventLoop:
+    """The event loop of that name; `auto` is uvloop where it can be imported."""
+    if name != "asyncio":
+        try:
+            import uvloop  # noqa: PLC0415 - not for those who chose asyncio
+        except ImportError as error:
+            if name == "uvloop":
+                raise UsageError("--loop", name, "it is not installed", "asyncio") from error
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
 
 
 def _close(loop: AbstractEventLoop) -> None:
@@ -146,7 +162,7 @@ async def _live(settings: Settings, application: Any, listeners: list[Listener],
     acceptors = []
     for listener in listeners:
         endpoint = make_endpoint(settings, control if listener.control else service, listener.name, loop)
-        acceptors.append((Acceptor(listener, loop, partial(Connection, endpoint), log), endpoint))
+        acceptors.append((Acceptor(listener, loop, partial(Connection, endpoint), log, settings.backlog), endpoint))
     life = Life(settings, lifespan, acceptors, notifier, log, loop)
     return await life.run()
 
@@ -173,7 +189,6 @@ def make_endpoint(settings: Settings, service: Service, name: str, loop: Abstrac
         service=service,
         loop=loop,
         make_engine=partial(engine, limits),
-        limits=limits,
         timeouts=timeouts,
         eager=sys.version_info >= (3, 12),
     )

@@ -15,8 +15,11 @@ import re
 from enum import Enum, auto
 from typing import Final
 
-from appserver.wire.engine import CHUNK_LINE_LIMIT, Limits
+from appserver.wire.engine import Limits
 from appserver.wire.semantics import Refusal, check_head, check_partial_head
+
+CHUNK_LINE_LIMIT: Final = 256
+"""Bytes of one chunk-size line with its extensions (RFC 9112 section 7.1.1: a recipient limits the length)."""
 
 # chunk-size [ chunk-ext ]: at most 16 digits hold 2**64 - 1; the extensions may hold no control character but HTAB.
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")

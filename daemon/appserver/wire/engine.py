@@ -12,7 +12,7 @@ then calls `receive(b"")` for what the engine has kept.
 """
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 """Field lines in order, names in lower case: what goes into the ASGI scope as it is."""
@@ -81,10 +81,6 @@ class Limits:
     """Number of field lines."""
     head: int = 64 * 1024
     body: int = 0
-
-
-CHUNK_LINE_LIMIT: Final = 256
-"""Bytes of one chunk-size line with its extensions (RFC 9112 section 7.1.1: a recipient limits the length)."""
 
 
 class Engine(Protocol):

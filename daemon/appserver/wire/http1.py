@@ -104,6 +104,8 @@ class Http1Engine(ABC):
         """See `wire.engine.Engine`."""
         if self._phase is Phase.REFUSED or self.closing:
             return []
+        if self._phase is Phase.BODY and self._chunked is None and not self._received and len(data) <= self._left:
+            return self._pass_body(data)  # as it is, without a copy
         self._received += data
         try:
             if self._phase is Phase.IDLE:
@@ -201,16 +203,22 @@ class Http1Engine(ABC):
 
     def _receive_body(self) -> list[Event]:
         received = self._received
-        if self._chunked is not None:
-            data = self._chunked.take(received)
-            end = self._chunked.ended
-        else:
+        if self._chunked is None:
             data = bytes(received[: self._left])
             del received[: len(data)]
-            self._left -= len(data)
-            end = self._left == 0
-        if not data and not end:
+            return self._pass_body(data)
+        data = self._chunked.take(received)
+        if not data and not self._chunked.ended:
             return []
+        return self._body_event(data, self._chunked.ended)
+
+    def _pass_body(self, data: bytes) -> list[Event]:
+        if not data:
+            return []
+        self._left -= len(data)
+        return self._body_event(data, self._left == 0)
+
+    def _body_event(self, data: bytes, end: bool) -> list[Event]:
         self._expects = False  # it came without being asked for: RFC 9110 section 10.1.1 lets us omit the 100
         if end:
             self._phase = Phase.SERVED

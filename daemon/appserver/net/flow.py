@@ -1,0 +1,141 @@
+"""The writing half of a connection: what waits for the peer, who waits for it, and how long the peer may take."""
+
+from asyncio import AbstractEventLoop, Future, Transport, sleep
+from math import inf
+from time import monotonic
+from typing import Final
+
+from appserver.errors import ClientDisconnectedError
+from appserver.net.endpoint import Timeouts
+
+HIGH_WATER: Final = 64 * 1024
+"""Bytes held in either direction before the other side has to wait. With one read of 64 KiB on top and one message of
+the application, a connection holds at most 192 KiB."""
+
+
+class Outflow:
+    """Bytes on their way to the peer.
+
+    Args:
+        loop: The running loop.
+        timeouts: `write` and `min_rate` are used.
+
+    Attributes:
+        paused: More than `HIGH_WATER` bytes wait in the transport.
+        deadline: When the peer must have taken its share; infinite while nothing is watched.
+    """
+
+    __slots__ = (
+        "_burst",
+        "_final",
+        "_loop",
+        "_mark",
+        "_timeouts",
+        "_transport",
+        "_waiters",
+        "_written",
+        "deadline",
+        "paused",
+    )
+
+    def __init__(self, loop: AbstractEventLoop, timeouts: Timeouts) -> None:
+        self._loop, self._timeouts = loop, timeouts
+        self._transport: Transport | None = None
+        self._waiters: set[Future[None]] = set()
+        self._burst = self._written = self._mark = 0
+        self._final = False
+        self.paused = False
+        self.deadline = inf
+
+    def attach(self, transport: Transport) -> None:
+        """Begin to write to a transport."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+
+    def detach(self) -> None:
+        """The connection is lost: whoever waits is told."""
+        self._transport = None
+        self.paused = False
+        self.deadline = inf
+        self._wake()
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport; into a connection that has failed they vanish."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            self._burst = HIGH_WATER  # the writer has to let the loop run, so that it learns what happened
+            return
+        self._written += len(data)
+        self._burst += len(data)
+        transport.write(data)
+
+    @property
+    def choked(self) -> bool:
+        """A writer has to wait for `writable()`.
+
+        Not only for a slow peer: a fast one takes everything at once, and an application that streams to it without
+        ever waiting for something else would have the event loop for itself.
+        """
+        return self.paused or self._burst >= HIGH_WATER
+
+    async def writable(self) -> None:
+        """Wait until more may be written.
+
+        Raises:
+            ClientDisconnectedError: The client went away meanwhile.
+        """
+        if self._burst >= HIGH_WATER:
+            self._burst = 0
+            await sleep(0)
+        while self.paused:
+            waiter = self._loop.create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+        if self._transport is None:
+            raise ClientDisconnectedError("the client is gone")
+
+    def pause(self) -> None:
+        """The transport holds more than `HIGH_WATER` bytes: the peer's time runs."""
+        self.paused = True
+        self._watch()
+
+    def resume(self) -> None:
+        """The peer has taken most of it."""
+        self.paused = False
+        self.deadline = inf
+        if self._final:
+            self.watch_rest()
+        self._wake()
+
+    def watch_rest(self) -> None:
+        """Nothing more will be written: the peer's time runs until it has taken the last byte."""
+        self._final = True
+        if self._transport is not None and self._transport.get_write_buffer_size():
+            self._watch()
+
+    def is_too_slow(self, now: float) -> bool:
+        """Whether the peer has missed its deadline; one that has kept the minimum rate gets another."""
+        if now <= self.deadline or self._transport is None:
+            return False
+        taken = self._written - self._transport.get_write_buffer_size() - self._mark
+        if taken < self._timeouts.min_rate * self._timeouts.write:
+            return True
+        self._watch()
+        return False
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the transport still holds."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def _watch(self) -> None:
+        self._mark = self._written - self.waiting
+        self.deadline = monotonic() + self._timeouts.write
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,60 @@
+"""Fixtures of the booted systems: the package, a machine with it installed, and the figures to be told at the end."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.machine import Machine
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.system)
+            # The first one downloads and unpacks a Debian.
+            item.add_marker(pytest.mark.timeout(600))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[FIGURES] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash[FIGURES]:
+        terminalreporter.section("figures")
+        for line in config.stash[FIGURES]:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Have a line in the summary of the run."""
+    return request.config.stash[FIGURES].append
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The .deb, as `make deb` builds it from this checkout."""
+    folder = tmp_path_factory.mktemp("deb")
+    subprocess.run([ROOT / "packaging/deb", folder], check=True, capture_output=True)
+    (deb,) = folder.glob("appserver_*_all.deb")
+    return deb
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, package: Path) -> Iterator[Machine]:
+    """A machine of its own for the test: Debian 13 unless parametrized, with the package and the applications in it.
+
+    It takes half a second, and no test has to clean up after itself or can meet what another one left.
+    """
+    with Machine.boot(getattr(request, "param", "trixie")) as machine:
+        machine.install(package)
+        for application in (HERE / "apps").glob("*.py"):
+            machine.write(f"/srv/shop/{application.name}", application.read_bytes())
+        yield machine

@@ -1,0 +1,195 @@
+"""appserver.service: from the first request to the last, as systemd sees it."""
+
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.system.machine import Machine, MachineError
+from tests.system.service import (
+    CONTROL,
+    SERVICE,
+    configure,
+    every_debian,
+    get,
+    get_json,
+    host_path,
+    main_pid,
+    memory_kib,
+    override,
+    records,
+    serve_probe,
+)
+
+
+@every_debian
+def test_a_request_starts_the_service(machine: Machine) -> None:
+    machine.run("systemctl start appserver.socket")
+    assert machine.property(SERVICE, "ActiveState") == "inactive"
+
+    assert "appserver is running" in get(machine)  # the welcome application: there is no configuration
+    assert machine.property(SERVICE, "ActiveState") == "active"
+    assert machine.property(SERVICE, "StatusText").startswith("Serving: ")
+
+
+def test_installing_serves_nothing(machine: Machine) -> None:
+    units = ("appserver.socket", "appserver.service")
+    assert [machine.property(unit, "ActiveState") for unit in units] == ["inactive", "inactive"]
+    assert machine.attempt("systemctl is-enabled appserver.socket").stdout.strip() == b"disabled"
+
+
+@every_debian
+def test_a_start_waits_for_the_lifespan(machine: Machine) -> None:
+    serve_probe(machine)
+    override(machine, "[Service]\nEnvironment=STARTUP_SECONDS=1.5\n")
+
+    begun = time.monotonic()
+    machine.run("systemctl start --no-block appserver.service")
+    machine.await_that("the start-up is told in STATUS=", lambda: "startup" in machine.property(SERVICE, "StatusText"))
+    assert machine.property(SERVICE, "ActiveState") == "activating"
+    machine.run("systemctl start appserver.service")
+    assert time.monotonic() - begun >= 1.5
+    assert machine.property(SERVICE, "ActiveState") == "active"
+
+
+def test_systemctl_status_shows_live_figures(machine: Machine) -> None:
+    serve_probe(machine)
+    for _ in range(3):
+        get(machine)
+    machine.await_that(
+        "the answers are counted", lambda: "3 answered, 0 failed" in machine.run("systemctl status appserver.service")
+    )
+    (line,) = (line for line in machine.run("systemctl status appserver").splitlines() if "Status:" in line)
+    assert line.strip() == 'Status: "Serving: 0 connections, 0 requests in flight, 3 answered, 0 failed"'
+
+
+def test_the_first_answer_of_an_idle_socket(machine: Machine, tell: Callable[[str], None]) -> None:
+    serve_probe(machine)
+    taken = []
+    for _ in range(3):
+        machine.run("systemctl stop appserver.service")
+        begun = time.perf_counter()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(host_path(machine))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n")
+            first = client.recv(1)
+            taken.append(time.perf_counter() - begun)
+        assert first == b"H"
+    tell(f"first connection on an idle socket unit to first byte: {min(taken) * 1000:.0f} ms, best of {len(taken)}")
+    tell(f"resident memory of the serving process: {memory_kib(machine) / 1024:.1f} MiB")
+
+
+def test_it_runs_as_nobody_with_a_folder_of_its_own(machine: Machine) -> None:
+    serve_probe(machine)
+    answer = get_json(machine)
+    assert answer["uid"] >= 61184  # systemd's range for DynamicUser=
+    assert answer["state_directory"] == "/var/lib/appserver/appserver"
+    assert answer["server"] == ["/run/appserver/appserver.sock", None]
+
+
+def test_the_socket_outlives_the_service(machine: Machine) -> None:
+    serve_probe(machine)
+    first = get_json(machine)["pid"]
+    machine.run("systemctl stop appserver.service")
+    assert get_json(machine)["pid"] != first
+
+
+def test_the_control_socket_answers_appserverctl(machine: Machine) -> None:
+    serve_probe(machine)
+    get(machine)
+    shown = machine.run(["appserverctl", "status", "--control", CONTROL])
+    assert "serving" in shown
+    assert get_json(machine, "/status", CONTROL)["answered"] == 1
+    # The operator's alone: not of the web server.
+    assert machine.attempt(["setpriv", "--reuid=33", "--clear-groups", "ls", CONTROL]).returncode != 0
+
+
+def test_the_watchdog_replaces_a_blocked_process(machine: Machine) -> None:
+    serve_probe(machine)
+    override(machine, "[Service]\nWatchdogSec=1s\n")
+    first = get_json(machine)["pid"]
+
+    machine.attempt(["timeout", "1", "curl", "--silent", "--unix-socket", "/run/appserver/appserver.sock", "x/block"])
+    machine.await_that("a new process", lambda: main_pid(machine) not in {0, first})
+    assert get_json(machine)["pid"] != first
+    assert int(machine.property(SERVICE, "NRestarts")) == 1
+    assert any("Watchdog timeout" in record["MESSAGE"] for record in records(machine, "--unit=appserver.service"))
+
+
+@every_debian
+def test_sigterm_drains(machine: Machine) -> None:
+    serve_probe(machine)
+    get(machine)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(host_path(machine))
+        client.sendall(b"GET /slow?1.5 HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+        machine.await_that("the request runs", lambda: get_json(machine, "/status", CONTROL)["requests"] == 1)
+        machine.run("systemctl stop --no-block appserver.service")
+        machine.await_that("it drains", lambda: machine.property(SERVICE, "StatusText").startswith("Draining: "))
+        client.settimeout(10)
+        answer = b""
+        while piece := client.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+    machine.await_that("it has stopped", lambda: machine.property(SERVICE, "ActiveState") == "inactive")
+    assert machine.property(SERVICE, "ExecMainStatus") == "0"
+
+
+def test_requests_cut_at_the_deadline_are_no_failure_of_the_unit(machine: Machine) -> None:
+    serve_probe(machine, 'graceful_timeout = "200ms"')
+    get(machine)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(host_path(machine))
+        client.sendall(b"GET /slow?60 HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+        machine.await_that("the request runs", lambda: get_json(machine, "/status", CONTROL)["requests"] == 1)
+        machine.run("systemctl stop appserver.service")
+    assert machine.property(SERVICE, "ExecMainStatus") == "4"
+    assert machine.property(SERVICE, "ActiveState") == "inactive"  # not "failed"
+
+
+@pytest.mark.parametrize(
+    ("configuration", "environment", "code", "said"),
+    [
+        ('app = "missing:app"', "", 3, "missing"),
+        ('app = "probe:app"', "STARTUP_FAILS=yes", 3, "the database is not there"),
+        ('ap = "probe:app"', "", 2, "ap"),
+    ],
+    ids=["no such module", "lifespan failed", "no such key"],
+)
+def test_a_start_that_fails_says_why(
+    machine: Machine, configuration: str, environment: str, code: int, said: str
+) -> None:
+    configure(machine, configuration)
+    override(machine, f"[Unit]\nStartLimitBurst=2\n[Service]\nEnvironment={environment}\n")
+
+    with pytest.raises(MachineError):
+        machine.run("systemctl start appserver.service")
+    machine.await_that("the unit gives up", lambda: machine.property(SERVICE, "ActiveState") == "failed")
+    assert machine.property(SERVICE, "ExecMainStatus") == str(code)
+    # A mistake in the configuration is not tried again.
+    assert (int(machine.property(SERVICE, "NRestarts")) == 0) == (code == 2)
+    ours = [record for record in records(machine, "--unit=appserver.service") if record["_COMM"] != "systemd"]
+    assert any(said in record["MESSAGE"] and int(record["PRIORITY"]) <= 6 for record in ours), ours
+    assert said in machine.run("systemctl status appserver.service || true")
+
+
+def test_an_instance_has_its_own_configuration_and_socket(machine: Machine) -> None:
+    configure(machine, 'app = "probe:app"', name="shop")
+    machine.run("systemctl start appserver@shop.socket appserver.socket")
+    answer = get_json(machine, "/", "/run/appserver/shop.sock")
+    assert answer["server"] == ["/run/appserver/shop.sock", None]
+    assert answer["state_directory"] == "/var/lib/appserver/shop"
+    assert get_json(machine, "/status", "/run/appserver/shop/control.sock")["application"] == "probe:app"
+    # The other one is not disturbed, not even when this one goes away.
+    assert "appserver is running" in get(machine)
+    machine.run("systemctl stop appserver@shop.socket appserver@shop.service")
+    assert "appserver is running" in get(machine)
+
+
+def test_an_instance_without_configuration_fails(machine: Machine) -> None:
+    with pytest.raises(MachineError):
+        machine.run("systemctl start appserver@typo.service")
+    assert machine.property("appserver@typo.service", "ExecMainStatus") == "2"
+    assert "/etc/appserver/typo.toml" in machine.run("journalctl --unit=appserver@typo.service")

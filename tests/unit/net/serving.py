@@ -1,0 +1,209 @@
+"""Real connections on a real loop: one end is served by `net.connection`, the other is the test's own socket."""
+
+import asyncio
+import socket
+import struct
+import sys
+from collections.abc import Callable, Coroutine
+from functools import partial
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+from appserver.asgi.service import Service
+from appserver.asgi.types import Application, Receive, Scope, Send
+from appserver.net.connection import Connection
+from appserver.net.endpoint import Endpoint, Timeouts
+from appserver.wire.engine import Limits
+from appserver.wire.select import engine
+from tests.corpus.responses import Response, parse
+from tests.unit.records import Records
+
+T = TypeVar("T")
+
+GET: Final = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
+EAGER: Final = sys.version_info >= (3, 12)
+TIMEOUTS: Final = Timeouts(header=10, body=30, write=40, keep_alive=5, linger=2, min_rate=500)
+
+
+def get(path: str, *fields: str) -> bytes:
+    return "".join(f"{line}\r\n" for line in (f"GET {path} HTTP/1.1", "Host: a.example", *fields, "")).encode()
+
+
+def post(content: bytes, path: str = "/", *fields: str, length: int | None = None) -> bytes:
+    length = len(content) if length is None else length
+    lines = (f"POST {path} HTTP/1.1", "Host: a.example", f"Content-Length: {length}", *fields, "")
+    return "".join(f"{line}\r\n" for line in lines).encode() + content
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the path and the body, once the body is whole."""
+    content = scope["path"].encode() + b" "
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        content += message["body"]
+        if not message["more_body"]:
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": content})
+
+
+class Client:
+    """The test's end of a connection."""
+
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        sock.setblocking(False)
+        self.sock, self._loop, self.got = sock, loop, b""
+
+    async def send(self, data: bytes) -> None:
+        await self._loop.sock_sendall(self.sock, data)
+
+    async def read(self, size: int = 1 << 16) -> bytes:
+        """Some bytes; none at the end of input."""
+        data = await self._loop.sock_recv(self.sock, size)
+        self.got += data
+        return data
+
+    async def until(self, mark: bytes) -> None:
+        """Read until `mark` has come."""
+        while mark not in self.got:
+            assert await self.read(), f"{mark!r} did not come, but: {self.got!r}"
+
+    async def rest(self) -> bytes:
+        """Everything up to the end of input; a reset raises."""
+        while await self.read():
+            pass
+        return self.got
+
+    async def responses(self, count: int, *methods: str) -> list[Response]:
+        """Read until so many responses are whole."""
+        while True:
+            found, _ = parse(self.got, methods, ended=False)
+            if len(found) >= count:
+                return found
+            assert await self.read(), f"{len(found)} of {count} responses, then the end: {self.got!r}"
+
+    async def all_responses(self, *methods: str) -> list[Response]:
+        """The responses up to the end of input, which must be whole."""
+        found, left = parse(await self.rest(), methods, ended=True)
+        assert left == b""
+        return found
+
+    def half_close(self) -> None:
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def reset(self) -> None:
+        """Close so that the peer sees a reset; on a UNIX socket unread data have that effect."""
+        if self.sock.family != socket.AF_UNIX:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+
+class Serving:
+    """An endpoint with its application, on the running loop."""
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        eager: bool = EAGER,
+        timeouts: Timeouts = TIMEOUTS,
+        limits: Limits | None = None,
+        **options: Any,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.records = Records()
+        self.service = Service(application=application, log=self.records.log, access=self.records.access, **options)
+        limits = limits or Limits()
+        self.endpoint = Endpoint(
+            name="http",
+            service=self.service,
+            loop=self.loop,
+            make_engine=partial(engine, limits),
+            timeouts=timeouts,
+            eager=eager,
+        )
+        self.clients: list[Client] = []
+
+    async def connect(self, *, tcp: bool = False) -> Client:
+        """A new connection, over a socket pair or over TCP on the loopback."""
+        ours, theirs = pair(tcp=tcp)
+        client = Client(theirs, self.loop)
+        self.clients.append(client)
+        await self.loop.connect_accepted_socket(partial(Connection, self.endpoint), ours)
+        return client
+
+    @property
+    def connection(self) -> Connection:
+        """The one that is open."""
+        [connection] = self.endpoint.connections
+        return connection
+
+    def held(self) -> int:
+        """Bytes of the present connections in this process's hands."""
+        total = 0
+        for connection in self.endpoint.connections:
+            total += connection._engine.pending + sum(cycle.unread for cycle in connection._cycles.values())
+            if connection._transport is not None:
+                total += connection._transport.get_write_buffer_size()
+        return total
+
+    def later(self, seconds: float) -> None:
+        """Enforce the deadlines as if so much time had passed."""
+        self.endpoint.sweep(monotonic() + seconds)
+
+    async def over(self) -> None:
+        """Wait until no connection and no application is left."""
+        await self.until(lambda: not self.endpoint.connections and not self.service.tasks)
+        for client in self.clients:
+            client.close()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the loop turn until something is so."""
+        while not condition():
+            await asyncio.sleep(0.001)
+
+    async def quiet(self) -> None:
+        """Let the loop turn until nothing more happens: what has not come by then does not come."""
+        for _ in range(10):
+            await asyncio.sleep(0.001)
+
+    async def end(self) -> None:
+        self.endpoint.cutting = True
+        for client in self.clients:
+            client.close()
+        for task in list(self.service.tasks):
+            task.cancel()
+        for connection in list(self.endpoint.connections):
+            connection.abort()
+        await self.over()
+
+
+def pair(*, tcp: bool = False) -> tuple[socket.socket, socket.socket]:
+    """The server's end and the client's, connected; the server's does not block."""
+    if not tcp:
+        ours, theirs = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            theirs = socket.create_connection(listener.getsockname())
+            ours, _ = listener.accept()
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def play(make_loop: Callable[[], asyncio.AbstractEventLoop], scene: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a scene to its end on a loop; what nobody awaited, and a scene that hangs, fail."""
+    unhandled: list[dict[str, Any]] = []
+
+    async def watched() -> T:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+        return await asyncio.wait_for(scene(), 10)
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        result = runner.run(watched())
+    assert unhandled == []
+    return result

@@ -1,0 +1,105 @@
+"""The documentation keeps up with the code: generated pages are fresh, lists are whole, links lead somewhere."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from appserver.errors import Exit
+from appserver.process import life
+from appserver.settings import TABLE
+from appserver.telemetry.access import AccessLog
+from appserver.telemetry.journal import Event
+from appserver.telemetry.log import build
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+OPERATIONS = DOCS / "operations.md"
+GENERATOR = ROOT / "tools" / "generate_docs.py"
+
+pytestmark = pytest.mark.skipif(not GENERATOR.exists(), reason="the tests stand here without the rest of the checkout")
+
+FOREIGN_FLAGS = {"--help", "--version", "--json"}
+"""What the two programs take besides the settings."""
+
+
+def pages() -> Iterator[Path]:
+    for folder in (ROOT, ROOT / ".github"):
+        yield from folder.glob("*.md")
+    for name in ("docs", "tests", "examples", "packaging"):
+        yield from (ROOT / name).rglob("*.md")
+
+
+def section(title: str) -> str:
+    """The text of operations.md under a heading of level 2."""
+    _, _, rest = OPERATIONS.read_text().partition(f"\n## {title}\n")
+    assert rest, f"operations.md has no section {title!r}"
+    return rest.partition("\n## ")[0]
+
+
+def first_cells(text: str) -> set[str]:
+    """The code in the first cells of the tables' rows."""
+    return {code for row in re.findall(r"^\|([^|]*)\|", text, re.MULTILINE) for code in re.findall(r"`([^`]+)`", row)}
+
+
+@pytest.mark.parametrize("name", ["settings.md", "states.md"])
+def test_what_is_generated_is_fresh(name: str, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, GENERATOR, tmp_path], check=True)
+    assert (DOCS / name).read_text() == (tmp_path / name).read_text(), "run tools/generate_docs.py"
+
+
+def test_every_exit_code_is_told() -> None:
+    assert first_cells(section("Exit codes")) == {str(code.value) for code in Exit}
+
+
+def test_every_event_is_told() -> None:
+    assert first_cells(section("Events")) == {event.name.lower() for event in Event}
+
+
+def test_every_field_of_an_access_record_is_told() -> None:
+    stream = io.StringIO()
+    headers = [(b"host", b"a"), (b"user-agent", b"b"), (b"referer", b"c")]
+    AccessLog(build("info", "json", stream)).record(
+        "GET", b"/", 200, 0.1, "unix", "id", "1.1", 0, 0, "http", headers=headers
+    )
+    fields = json.loads(stream.getvalue()).keys() - {"timestamp", "level", "message"}
+    assert first_cells(section("Access records")) == {field.upper() for field in fields}
+
+
+def test_every_state_is_told() -> None:
+    states = {life.STARTING, life.SERVING, life.DRAINING, life.STOPPED}
+    assert first_cells(section("States")) == states
+
+
+@pytest.mark.parametrize("page", sorted(pages()), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in {slug(title) for title in re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE)}, (
+                target
+            )
+
+
+def slug(title: str) -> str:
+    """The anchor that GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize(
+    "page", sorted({*DOCS.glob("*.md"), ROOT / "README.md"} - {DOCS / "migration.md"}), ids=lambda page: page.name
+)
+def test_every_flag_that_is_named_exists(page: Path) -> None:
+    known = {flag for row in TABLE for flag in row.flags} | FOREIGN_FLAGS
+    known |= {f"--no-{flag.removeprefix('--')}" for row in TABLE if row.kind.switch for flag in row.flags}
+    assert set(re.findall(r"`(--[a-z][\w-]*)`", page.read_text())) <= known
