@@ -42,7 +42,7 @@ class Load:
                 continue
             self.connections += 1
             try:
-                while not self.stop and await self._exchange(reader, writer):
+                while not self.stop and await self._exchange(reader, writer):  # type: ignore[redundant-expr]  # set meanwhile
                     pass
             except (OSError, asyncio.IncompleteReadError) as error:
                 self.lost.append(repr(error))

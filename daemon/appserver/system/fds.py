@@ -142,6 +142,8 @@ def _find_role(sock: socket.socket, where: str) -> bool:
         raise ListenError(f"{where}: a {_KINDS.get(kind, 'strange')} socket, where a stream socket is needed")
     if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return True
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        return False  # a connection that its client has reset before we got here
     try:
         sock.getpeername()
     except OSError as error:

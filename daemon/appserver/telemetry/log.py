@@ -27,6 +27,7 @@ from appserver.telemetry.context import REQUEST_ID
 from appserver.telemetry.journal import MESSAGE_IDS, render_fields
 from appserver.telemetry.lines import Console, render_json
 from appserver.telemetry.record import CODE_FIELDS, WORDS
+from appserver.telemetry.stream import Stream, find_descriptor
 
 LEVELS: Final[dict[str, int]] = {
     "trace": 5,
@@ -81,35 +82,6 @@ class Channel(Generic[Rendered]):
             self._send(self._render(level, record))
         except Exception:  # noqa: BLE001 - EPIPE, ENOSPC, a journal that is gone: none may end a request
             self.dropped += 1
-
-
-class Stream:
-    """Whole lines into a file, a pipe or a terminal.
-
-    Written to the descriptor itself where there is one: a text stream keeps what it could not write, tries again with
-    each line, and fails once more when the interpreter ends, which would change the exit code.
-    """
-
-    __slots__ = ("_fd", "_stream", "_torn")
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._fd, self._torn = stream, _find_descriptor(stream), False
-
-    def write(self, line: bytes) -> None:
-        """Write the line at once.
-
-        Raises:
-            OSError: It could not be written, or only in part; the next line then begins on a new one.
-        """
-        if self._fd is None:
-            self._stream.write(line.decode())
-            self._stream.flush()
-            return
-        left = memoryview(b"\n" + line if self._torn else line)
-        while left:
-            written = os.write(self._fd, left)
-            left = left[written:]
-            self._torn = len(left) > 0
 
 
 class Log(structlog.BoundLoggerBase):
@@ -232,7 +204,7 @@ def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
     The variable alone says little: it is inherited by processes whose output was redirected since.
     """
-    fd = _find_descriptor(stream)
+    fd = find_descriptor(stream)
     if fd is None:
         return False
     try:
@@ -244,7 +216,7 @@ def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person reads the stream."""
-    fd = _find_descriptor(stream)
+    fd = find_descriptor(stream)
     return fd is not None and os.isatty(fd)
 
 
@@ -363,14 +335,3 @@ class _Handler(logging.Handler):
 def _name_level(number: int) -> str:
     """The highest of our levels that is not above a standard library level."""
     return next((name for name in reversed(LEVELS) if LEVELS[name] <= number), "trace")
-
-
-def _find_descriptor(stream: TextIO) -> int | None:
-    try:
-        return stream.fileno()
-    except (
-        AttributeError,
-        OSError,
-        ValueError,
-    ):  # no stream at all (fd 2 closed), one in memory, or one that is closed
-        return None

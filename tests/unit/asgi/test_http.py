@@ -401,7 +401,7 @@ def test_a_cancelled_application_still_gets_its_client_an_answer(
     play(scene())
 
 
-# receive()
+# The request's side
 
 
 def test_a_request_without_a_body_is_one_empty_message() -> None:

@@ -161,6 +161,8 @@ class Serving:
         await self.until(lambda: not self.endpoint.connections and not self.service.tasks)
         for client in self.clients:
             client.close()
+        for client in self.clients:
+            client.close()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop turn until something is so."""

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - an ASGI application has three arguments
 import asyncio
 import contextvars
 import logging
@@ -9,8 +8,9 @@ from typing import Any, TypeAlias
 import pytest
 
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
-from appserver.net.connection import HIGH_WATER, Connection
+from appserver.net.connection import Connection
 from appserver.net.endpoint import READ_SIZE, Timeouts
+from appserver.net.flow import HIGH_WATER
 from appserver.wire.engine import Limits
 from tests.unit.net.serving import EAGER, GET, Client, Serving, echo, get, pair, post
 
@@ -433,6 +433,8 @@ def test_a_client_may_go_at_any_point(
             await client.send(sent)
         await serving.quiet()
         way(client)
+        await serving.quiet()
+        serving.later(3)
         await serving.over()
         assert serving.records.tracebacks() == []
         assert serving.service.figures.connections == serving.service.figures.requests == 0

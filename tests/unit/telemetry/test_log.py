@@ -22,7 +22,8 @@ import appserver
 from appserver.telemetry import log as log_module
 from appserver.telemetry.context import REQUEST_ID
 from appserver.telemetry.journal import MESSAGE_IDS, render_fields
-from appserver.telemetry.log import LEVELS, Channel, Log, Stream, add_request_id, build, capture_stdlib, choose_format
+from appserver.telemetry.log import LEVELS, Channel, Log, add_request_id, build, capture_stdlib, choose_format
+from appserver.telemetry.stream import Stream
 
 
 def records(stream: io.StringIO) -> list[dict[str, Any]]:
