@@ -56,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(words[1:])
     except AppserverError as error:
         return complain(PROGRAM, error)
+    except BrokenPipeError:
+        # `appserverctl config | head`: what was wanted has been read. The interpreter must not try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
 
 
 def check(words: Sequence[str]) -> Exit:
@@ -133,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _say(line: str) -> None:
-    print(line)  # noqa: T201 - a command's answer
+    print(line, flush=True)  # noqa: T201 - a command's answer
 
 
 def _report(what: str, verdict: str, text: str) -> None:
