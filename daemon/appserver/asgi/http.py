@@ -15,13 +15,14 @@ The request's side is a queue: `receive()` takes from it, and what it took is gi
 import reprlib
 from asyncio import AbstractEventLoop, CancelledError, Future, current_task, sleep
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any, Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 from appserver.asgi.answers import ANSWERS, answer_fields
 from appserver.asgi.fields import check_fields
 from appserver.asgi.misuse import find_caller
+from appserver.asgi.peer import DONE, Peer
 from appserver.asgi.service import Service
 from appserver.asgi.types import Message, Scope
 from appserver.errors import ClientDisconnectedError, MisuseError
@@ -41,64 +42,6 @@ LAST: Final = "http.response.body"
 
 # What the client did not stay for, as nginx logs it.
 CLIENT_CLOSED_REQUEST: Final = 499
-
-
-class Peer(Protocol):
-    """The client's side of a stream, as the cycle needs it; `net.connection` is one."""
-
-    @property
-    def choked(self) -> bool:
-        """The client takes no more for now: `writable()` ends when it does."""
-        ...
-
-    def writable(self) -> Coroutine[Any, Any, None]:
-        """Wait until more may be written."""
-        ...
-
-    def proceed(self, stream: int) -> None:
-        """The application begins to read: a client that waits for 100 Continue may send."""
-        ...
-
-    def consumed(self, stream: int, count: int) -> None:
-        """The application has read so many bytes of body."""
-        ...
-
-    def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
-        """Send the head of the response and the first bytes of its body."""
-        ...
-
-    def body(self, stream: int, data: bytes, end: bool) -> None:
-        """Send more of the body."""
-        ...
-
-    def reset(self, stream: int) -> None:
-        """Cut the response short so that the client notices."""
-        ...
-
-
-class _Done(Coroutine[Any, Any, None]):
-    """An awaitable that is over: what `send()` returns when there is nothing to wait for.
-
-    One for all, instead of a coroutine a message. It is a `Coroutine`, not only awaitable, so that
-    `asyncio.create_task(send(…))` and anyio's task groups take it.
-    """
-
-    __slots__ = ()
-
-    def __await__(self) -> Any:
-        return iter(())
-
-    def send(self, value: Any) -> NoReturn:  # noqa: ARG002
-        raise StopIteration
-
-    def throw(self, typ: Any, val: Any = None, tb: Any = None) -> NoReturn:  # noqa: ARG002
-        raise typ if val is None else val
-
-    def close(self) -> None:
-        pass
-
-
-DONE: Final = _Done()
 
 
 class HttpCycle:

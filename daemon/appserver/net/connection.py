@@ -43,7 +43,7 @@ _HEAD_SIZE: Final = 256  # about what the head of an answer takes, for counting 
 
 
 class Connection(BufferedProtocol):
-    """Serves one client; implements `asgi.http.Peer`."""
+    """Serves one client; implements `asgi.peer.Peer`."""
 
     __slots__ = (
         "_collected",
@@ -211,32 +211,32 @@ class Connection(BufferedProtocol):
             fields = answer_fields(status) + self._endpoint.service.fields
             self._engine.respond(stream, status, fields, ANSWERS[status], True)
 
-    # asgi.http.Peer
+    # asgi.peer.Peer
 
     @property
     def choked(self) -> bool:
-        """See `asgi.http.Peer`."""
+        """See `asgi.peer.Peer`."""
         return self._out.choked
 
     def writable(self) -> Coroutine[Any, Any, None]:
-        """See `asgi.http.Peer`."""
+        """See `asgi.peer.Peer`."""
         return self._out.writable()
 
     def proceed(self, stream: int) -> None:
-        """See `asgi.http.Peer`."""
+        """See `asgi.peer.Peer`."""
         self._engine.inform(stream, 100, [])
         if self.phase is BODY and self.deadline == inf:
             self.deadline = self._body_deadline()
         self._flush()
 
     def consumed(self, stream: int, count: int) -> None:
-        """See `asgi.http.Peer`."""
+        """See `asgi.peer.Peer`."""
         self._engine.consumed(stream, count)
         if self._paused and not self._is_full():
             self._resume_reading()
 
     def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
-        """See `asgi.http.Peer`."""
+        """See `asgi.peer.Peer`."""
         self._engine.respond(stream, status, headers, body, end)
         self._collected += len(body) + _HEAD_SIZE
         if end:
@@ -245,7 +245,7 @@ class Connection(BufferedProtocol):
             self._flush()
 
     def body(self, stream: int, data: bytes, end: bool) -> None:
-        """See `asgi.http.Peer`."""
+        """See `asgi.peer.Peer`."""
         self._engine.body(stream, data, end)
         self._collected += len(data)
         if end:
@@ -254,7 +254,7 @@ class Connection(BufferedProtocol):
             self._flush()
 
     def reset(self, stream: int) -> None:
-        """See `asgi.http.Peer`."""
+        """See `asgi.peer.Peer`."""
         self._engine.reset(stream, 0)
         self._end(stream)
 

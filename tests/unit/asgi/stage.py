@@ -30,7 +30,7 @@ def body(data: object, *, more: bool = False) -> Message:
 
 @dataclass(slots=True)
 class Peer:
-    """Implements `asgi.http.Peer`, and fails the test on calls that no client could be given."""
+    """Implements `asgi.peer.Peer`, and fails the test on calls that no client could be given."""
 
     status: int | None = None
     headers: Headers = field(default_factory=list)

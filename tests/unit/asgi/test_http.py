@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appserver.asgi import http
-from appserver.asgi.http import AWAITED, COMPLETE, DONE, HELD, STREAMING, TRANSITIONS, expected
+from appserver.asgi.http import AWAITED, COMPLETE, HELD, STREAMING, TRANSITIONS, expected
+from appserver.asgi.peer import DONE
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
 from appserver.errors import ClientDisconnectedError, MisuseError
 from appserver.telemetry.context import REQUEST_ID
