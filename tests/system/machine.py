@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -235,8 +235,9 @@ def _find_leader(nspawn: subprocess.Popen[bytes]) -> int:
             raise MachineError(f"systemd-nspawn ended with exit code {nspawn.returncode}:\n{said}")
         children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children").read_text().split()
         for child in children:
-            # Before that it is called (sd-…), and is on its way into its namespaces.
-            if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
-                return int(child)
+            # Helpers called (sd-…) come and go before it, and it has such a name until it is in its namespaces.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                    return int(child)
         time.sleep(0.02)
     raise MachineError("systemd-nspawn started no systemd")

@@ -208,9 +208,14 @@ def _bind_unix(path: str, settings: Settings, *, control: bool = False) -> Liste
                 sock.bind(path)
             finally:
                 os.umask(before)
-            _own(target, settings, control=control)
-            sock.listen(settings.backlog)
-            return Listener(sock, path, control=control, path=(target, target.lstat()))
+            listener = Listener(sock, path, control=control, path=(target, target.lstat()))
+            try:
+                _own(target, settings, control=control)
+                sock.listen(settings.backlog)
+            except BaseException:
+                listener.close()
+                raise
+            return listener
     except ListenError:
         sock.close()
         raise

@@ -697,3 +697,27 @@ def test_the_application_runs_in_a_context_of_its_own() -> None:
         assert variable.get() == "unset"
 
     play(scene())
+
+
+# 205 Reset Content: RFC 9110 section 15.3.6
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [start(205), body(b"more than nothing")],
+        [start(205), body(b"", more=True), body(b"more than nothing")],
+        [start(205, (b"content-length", b"3")), body(b"abc")],
+    ],
+)
+def test_a_205_with_content_is_misuse(messages: list[Message]) -> None:
+    stage = perform(sends(*messages))
+    assert len(stage.records.of("misuse")) == 1
+    assert stage.peer.status == 500 or stage.peer.cut
+    assert b"nothing" not in stage.peer.content
+
+
+def test_a_205_without_content_is_sent() -> None:
+    stage = perform(sends(start(205), body(b"")))
+    assert (stage.peer.status, stage.peer.content, stage.peer.ended) == (205, b"", True)
+    assert stage.records.of("misuse") == []

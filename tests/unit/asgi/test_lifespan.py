@@ -253,3 +253,24 @@ def test_an_application_that_hangs_in_startup_can_be_given_up() -> None:
 
 def test_shutdown_before_startup_is_nothing() -> None:
     play(Lifespan(refuses(None), "auto", Records().log).shutdown())
+
+
+def test_an_application_that_asks_again_after_its_shutdown_waits() -> None:
+    heard: list[str] = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        heard.append((await receive())["type"])
+        await send(UP)
+        while len(heard) < 5:
+            heard.append((await receive())["type"])
+
+    async def scene() -> None:
+        lifespan, _ = await start(application)
+        stopping = asyncio.create_task(lifespan.shutdown())
+        await breathe(10)
+        assert heard == ["lifespan.startup", "lifespan.shutdown"]
+        assert not stopping.done()
+        lifespan.cancel()
+        await stopping
+
+    play(scene())

@@ -11,7 +11,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,7 +22,6 @@ from appserver.telemetry import log as log_module
 from appserver.telemetry.context import REQUEST_ID
 from appserver.telemetry.journal import MESSAGE_IDS, render_fields
 from appserver.telemetry.log import LEVELS, Channel, Log, add_request_id, build, capture_stdlib, choose_format
-from appserver.telemetry.stream import Stream
 
 
 def records(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -221,20 +219,6 @@ def test_no_stderr_at_all_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     log = build()
     log.info("one")
     assert log.dropped == 1
-
-
-def test_a_line_cut_short_is_ended_before_the_next(pipe: tuple[TextIO, TextIO]) -> None:
-    reader, writer = pipe
-    os.set_blocking(writer.fileno(), False)
-    sink = Stream(writer)
-    with pytest.raises(BlockingIOError):
-        sink.write(b"x" * 1_000_000 + b"\n")
-    os.set_blocking(reader.fileno(), False)
-    with suppress(BlockingIOError):
-        while os.read(reader.fileno(), 65536):
-            pass
-    sink.write(b"whole\n")
-    assert os.read(reader.fileno(), 65536) == b"\nwhole\n"
 
 
 class Explosive(Exception):  # noqa: N818
