@@ -53,7 +53,7 @@ def test_a_successor_takes_the_address_while_the_first_one_still_drains(
         first.record(message="begun")
         drain(first, control)
         with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
-            connect(address)
+            connect(address).close()
         second = serve("astray:app", "-b", address.removeprefix("http://"), bind=False)
         assert pid_behind(address) == second.process.pid
         running.sendall(b"body")

@@ -215,6 +215,8 @@ class Machine:
                 leader = _find_leader(nspawn)
                 machine = cls(suite, leader)
                 machine.await_that("booted", machine._is_up, BOOT_SECONDS)
+                # The installer of Debian writes one; mmdebstrap does not.
+                machine.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
                 yield machine
             finally:
                 # PID 1 of a namespace takes everything in it along; there is nothing in there to be shut down nicely.
