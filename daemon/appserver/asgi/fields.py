@@ -9,6 +9,8 @@ from appserver.wire.engine import Headers
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 
+_CONTROLS: Final = bytes(set(range(0x20)) - {0x09, 0x0A}) + b"\x7f"
+
 _PLAIN, _LENGTH, _FRAMING = range(3)
 _OWN: Final = {
     b"content-length": _LENGTH,
@@ -64,10 +66,15 @@ def check_fields(fields: Iterable[Iterable[bytes]], defaults: Headers) -> Fields
         raise MisuseError(
             f"headers must be an iterable of [name, value] pairs of byte strings, not {fields!r:.200}"
         ) from error
-    # One pass over all values: a line end or NUL in one of them would let a client write the next field.
-    if values.count(b"\n") > max(len(headers) - 1, 0) or b"\r" in values or b"\0" in values:
-        name, value = next(field for field in headers if any(c in field[1] for c in (b"\n", b"\r", b"\0")))
-        raise MisuseError(f"the value of {name.decode('latin-1')} holds CR, LF or NUL: {value!r:.200}")
+    # Two passes over all values, with the LF between them counted: a line end in one of them would let a client write
+    # the next field, and no other control character but HTAB may stand there (RFC 9110 section 5.5).
+    if values.count(b"\n") > max(len(headers) - 1, 0) or len(values.translate(None, _CONTROLS)) != len(values):
+        name, value = next(
+            field for field in headers if len(field[1].translate(None, _CONTROLS + b"\n")) != len(field[1])
+        )
+        raise MisuseError(
+            f"the value of {name.decode('latin-1')} holds CR, LF or NUL, or another control character: {value!r:.200}"
+        )
     present = {name for name, _ in headers}
     headers += [field for field in defaults if field[0] not in present]
     return Fields(headers, length)

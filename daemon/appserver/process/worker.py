@@ -135,7 +135,10 @@ def _make_loop(name: str) -> AbstractEventLoop:
 
 
 def _close(loop: AbstractEventLoop) -> None:
-    """End what the application has left in the loop; asyncio.run() would wait without end for what ignores that."""
+    """End what the application has left in the loop; asyncio.run() would wait without end for what ignores that.
+
+    The loop itself is left to the end of the process: uvloop's close() hangs on a transport with unwritten bytes.
+    """
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
@@ -143,8 +146,6 @@ def _close(loop: AbstractEventLoop) -> None:
         loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_SECONDS))
     with suppress(TimeoutError):
         loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), CANCEL_SECONDS))
-    if all(task.done() for task in tasks):
-        loop.close()
 
 
 async def _live(settings: Settings, application: Any, listeners: list[Listener], notifier: Notifier, log: Log) -> Exit:

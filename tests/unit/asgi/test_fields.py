@@ -66,7 +66,7 @@ def test_two_lengths_are_misuse() -> None:
         check_fields([(b"content-length", b"5"), (b"content-length", b"6")], [])
 
 
-@pytest.mark.parametrize("bad", [b"\r", b"\n", b"\0", b"\r\n"])
+@pytest.mark.parametrize("bad", [b"\r", b"\n", b"\0", b"\r\n", b"\x01", b"\x7f"])
 @pytest.mark.parametrize("place", [b"%sb", b"a%sb", b"a%s"])
 @pytest.mark.parametrize("index", range(3))
 def test_a_line_end_or_nul_in_a_value_is_misuse_that_names_the_field(bad: bytes, place: bytes, index: int) -> None:

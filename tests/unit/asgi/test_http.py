@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appserver.asgi import http
-from appserver.asgi.http import AWAITED, COMPLETE, HELD, STREAMING, TRANSITIONS, expected
+from appserver.asgi.http import AWAITED, COMPLETE, HELD, PIECE_SIZE, STREAMING, TRANSITIONS, expected
 from appserver.asgi.peer import DONE
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
 from appserver.errors import ClientDisconnectedError, MisuseError
@@ -417,16 +417,27 @@ def test_a_request_without_a_body_is_one_empty_message() -> None:
 def test_a_body_arrives_in_order_and_is_given_back_as_credit() -> None:
     async def scene() -> None:
         stage = Stage(end=False)
-        for piece, end in ((b"one", False), (b"", False), (b"three", False), (b"", True)):
+        large = b"x" * PIECE_SIZE
+        for piece, end in ((b"one", False), (b"", False), (large, False), (b"three", False), (b"", True)):
             stage.cycle.feed(piece, end)
-        assert stage.cycle.unread == 8
+        assert stage.cycle.unread == 8 + PIECE_SIZE
         got = [await stage.cycle.receive() for _ in range(3)]
         assert [(message["body"], message["more_body"]) for message in got] == [
             (b"one", True),
-            (b"three", True),
-            (b"", False),
+            (large, True),
+            (b"three", False),
         ]
-        assert (stage.cycle.unread, stage.peer.credit) == (0, 8)
+        assert (stage.cycle.unread, stage.peer.credit) == (0, 8 + PIECE_SIZE)
+
+    play(scene())
+
+
+def test_a_body_in_single_bytes_is_kept_in_few_pieces() -> None:
+    async def scene() -> None:
+        stage = Stage(end=False)
+        for _ in range(3 * PIECE_SIZE):
+            stage.cycle.feed(b"x", end=False)
+        assert len(stage.cycle._queue) == 3
 
     play(scene())
 

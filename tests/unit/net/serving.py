@@ -129,6 +129,7 @@ class Serving:
             eager=eager,
         )
         self.clients: list[Client] = []
+        _PLAYING.append(self)
 
     async def connect(self, *, tcp: bool = False) -> Client:
         """A new connection, over a socket pair or over TCP on the loopback."""
@@ -162,8 +163,6 @@ class Serving:
         await self.until(lambda: not self.endpoint.connections and not self.service.tasks)
         for client in self.clients:
             client.close()
-        for client in self.clients:
-            client.close()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop turn until something is so."""
@@ -175,7 +174,8 @@ class Serving:
         for _ in range(10):
             await asyncio.sleep(0.001)
 
-    async def end(self) -> None:
+    def drop(self) -> None:
+        """Give up everything that is still open."""
         self.endpoint.cutting = True
         for client in self.clients:
             client.close()
@@ -183,7 +183,13 @@ class Serving:
             task.cancel()
         for connection in list(self.endpoint.connections):
             connection.abort()
+
+    async def end(self) -> None:
+        self.drop()
         await self.over()
+
+
+_PLAYING: Final[list[Serving]] = []
 
 
 def pair(*, tcp: bool = False) -> tuple[socket.socket, socket.socket]:
@@ -204,7 +210,13 @@ def play(make_loop: Callable[[], asyncio.AbstractEventLoop], scene: Callable[[],
 
     async def watched() -> T:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
-        return await asyncio.wait_for(scene(), 10)
+        try:
+            return await asyncio.wait_for(scene(), 10)
+        finally:
+            # Also after a scene that failed: what is not written yet would hang uvloop's close() without end.
+            while _PLAYING:
+                _PLAYING.pop().drop()
+            await asyncio.sleep(0)
 
     with asyncio.Runner(loop_factory=make_loop) as runner:
         result = runner.run(watched())
