@@ -267,3 +267,12 @@ def test_a_deadline_is_answered_and_closes(engine: Callable[[Limits], Engine], a
     response = read(one)
     assert (response.status, response.body, response.values(b"connection")) == (408, b"late", [b"close"])
     serves_no_more(one)
+
+
+def test_a_pipelined_body_that_ended_with_the_input_is_refused(engine: Callable[[Limits], Engine]) -> None:
+    one = engine(Limits())
+    [head] = one.receive(request(target="/1") + b"POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
+    assert isinstance(head, Head)
+    assert one.eof() == [Closed()]
+    one.respond(head.stream, 200, [(b"content-length", b"0")], b"", end=True)
+    assert [event.status for event in one.receive(b"") if isinstance(event, Refused)] == [400]

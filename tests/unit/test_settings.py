@@ -9,6 +9,7 @@ from appserver.arguments import Row
 from appserver.binds import BIND_EXPECTED
 from appserver.errors import UsageError
 from appserver.settings import TABLE, FdBind, Loaded, Settings, TcpBind, UnixBind, load
+from appserver.wire.engine import Limits
 
 
 def write(path: Path, text: str) -> str:
@@ -392,3 +393,14 @@ def test_binds_are_all_that_was_said(argv: list[str], binds: tuple[object, ...])
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().port = 1  # type: ignore[misc]
+
+
+def test_an_engine_without_a_settings_table_has_the_same_limits() -> None:
+    limits, settings = Limits(), Settings()
+    assert (limits.request_line, limits.field, limits.fields, limits.head, limits.body) == (
+        settings.limit_request_line,
+        settings.limit_request_field_size,
+        settings.limit_request_fields,
+        settings.limit_request_head,
+        settings.limit_request_body,
+    )

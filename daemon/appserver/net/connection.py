@@ -163,7 +163,7 @@ class Connection(BufferedProtocol):
         elif isinstance(event, Body):
             cycle = self._cycles.get(event.stream)
             if event.end:
-                self.phase, self.deadline = SERVING, inf
+                self.phase, self.deadline = SERVING, self._patience()
             if cycle is not None:
                 cycle.feed(event.data, event.end)
         elif isinstance(event, Refused):
@@ -173,9 +173,7 @@ class Connection(BufferedProtocol):
             if cycle is not None:
                 cycle.disconnect()
         elif self._cycles:  # Closed
-            # Most who end their input are gone, and some wait for their answer (RFC 9112 section 9.6); it cannot be
-            # told which. Applications give up when they hear of it, so they get a while to answer first.
-            self.deadline = monotonic() + self._endpoint.timeouts.linger
+            self.deadline = self._patience()
 
     def _begin(self, head: Head) -> None:
         endpoint = self._endpoint
@@ -183,7 +181,7 @@ class Connection(BufferedProtocol):
         cycle = HttpCycle(service, self, head, self._scopes.make(head), endpoint.loop, endpoint.name)
         self._cycles[head.stream] = cycle
         if head.end:
-            self.phase, self.deadline = SERVING, inf
+            self.phase, self.deadline = SERVING, self._patience()
         else:
             self.phase = BODY
             # A client that waits for 100 Continue has nothing to send yet: its time begins in proceed().
@@ -310,6 +308,14 @@ class Connection(BufferedProtocol):
         if self.phase is SERVING and self._engine.pending >= HIGH_WATER:
             return True  # pipelined requests
         return any(cycle.unread >= HIGH_WATER for cycle in self._cycles.values())
+
+    def _patience(self) -> float:
+        """Until when an application may answer without a word about its client.
+
+        For ever, unless the peer has ended its input: most who do are gone, and some wait for their answer (RFC 9112
+        section 9.6); it cannot be told which. Applications give up when they hear of it, so they get a while first.
+        """
+        return monotonic() + self._endpoint.timeouts.linger if self._eof else inf
 
     def _body_deadline(self) -> float:
         self._mark = self._received

@@ -19,14 +19,14 @@ one call-back. asyncio and uvloop would hand over 256 KiB at once, all that a co
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Deadlines of a connection, in seconds, and the rate that extends two of them."""
+    """Deadlines of a connection, in seconds, and the rate that extends two of them; the defaults are in settings."""
 
-    header: float = 10.0
-    body: float = 30.0
-    write: float = 30.0
-    keep_alive: float = 5.0
-    linger: float = 2.0
-    min_rate: int = 500
+    header: float
+    body: float
+    write: float
+    keep_alive: float
+    linger: float
+    min_rate: int
     """Bytes a second."""
 
 

@@ -76,8 +76,9 @@ def serve(loaded: Loaded) -> Exit:
         log.info("Stopped before the application had started", code="stopped", requests_cut=0)
         code = Exit.OK
     except (OperatorError, ApplicationError) as error:
-        event = "listen_failed" if isinstance(error, ListenError) else "application_failed"
-        log.critical(str(error), code=event, exc_info=error.__cause__ if isinstance(error, ApplicationError) else None)
+        blamed = isinstance(error, ApplicationError)
+        event = "application_failed" if blamed else "listen_failed" if isinstance(error, ListenError) else None
+        log.critical(str(error), code=event, exc_info=error.__cause__ if blamed else None)
         notifier.failed(int(error.exit_code), str(error))
         code = error.exit_code
     finally:

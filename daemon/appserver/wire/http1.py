@@ -193,6 +193,8 @@ class Http1Engine(ABC):
                 events += self._receive_body()
             except Refusal as refusal:
                 events += self.refuse(refusal.status, refusal.reason)
+        if self._eof and self._phase is Phase.BODY:
+            events += self.refuse(400, "the connection ended inside a body")
         return events
 
     def _end_of_input(self) -> list[Event]:

@@ -2,6 +2,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -9,10 +10,10 @@ import pytest
 
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
 from appserver.net.connection import Connection
-from appserver.net.endpoint import READ_SIZE, Timeouts
+from appserver.net.endpoint import READ_SIZE
 from appserver.net.flow import HIGH_WATER
 from appserver.wire.engine import Limits
-from tests.unit.net.serving import EAGER, GET, Client, Serving, echo, get, pair, post
+from tests.unit.net.serving import EAGER, GET, TIMEOUTS, Client, Serving, echo, get, pair, post
 
 Play: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
@@ -834,7 +835,7 @@ def test_a_body_that_is_trickled_is_refused(run: Play) -> None:
 
 def test_a_body_that_keeps_the_rate_gets_more_time(run: Play) -> None:
     async def scene() -> None:
-        serving = Serving(echo, timeouts=Timeouts(body=30, min_rate=100))
+        serving = Serving(echo, timeouts=replace(TIMEOUTS, body=30, min_rate=100))
         client = await serving.connect()
         await client.send(post(b"", length=20_000))
         await serving.until(lambda: serving.connection.phase == "body")

@@ -1,13 +1,12 @@
 from time import monotonic
 
-from appserver.net.endpoint import Timeouts
 from tests.unit.net.conftest import Play
-from tests.unit.net.serving import GET, Serving, echo
+from tests.unit.net.serving import GET, TIMEOUTS, Serving, echo
 
 
 def test_a_sweep_ends_those_whose_time_is_over_and_no_others(run: Play) -> None:
     async def scene() -> None:
-        serving = Serving(echo, timeouts=Timeouts(header=10, keep_alive=5))
+        serving = Serving(echo, timeouts=TIMEOUTS)
         idle, fresh = await serving.connect(), await serving.connect()
         await idle.send(GET)
         await idle.responses(1)

@@ -49,6 +49,34 @@ def test_a_client_that_got_100_continue_has_the_bodys_deadline(run: Play) -> Non
     run(scene)
 
 
+def test_a_half_closed_client_is_told_of_in_its_pipelined_requests_too(run: Play) -> None:
+    async def scene() -> None:
+        gate, heard = asyncio.Event(), asyncio.Event()
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] == "/poll":
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                heard.set()
+            else:
+                await gate.wait()
+                await echo(scope, receive, send)
+
+        serving = Serving(application)
+        client = await serving.connect()
+        await client.send(get("/first") + get("/poll"))
+        client.half_close()
+        await serving.until(lambda: serving.endpoint.connections != set() and serving.connection._eof)
+        gate.set()
+        await client.responses(1)
+        assert not heard.is_set()
+        serving.later(TIMEOUTS.linger + 1)
+        await heard.wait()
+        await serving.over()
+
+    run(scene)
+
+
 def test_a_half_closed_client_is_told_as_a_disconnect_when_the_linger_time_is_over(run: Play) -> None:
     async def scene() -> None:
         heard = asyncio.Event()
