@@ -189,6 +189,14 @@ class Settings:
         help="Time that idle keep-alive connections get for one more request while stopping",
     )
 
+    http: str = setting(
+        "auto",
+        kinds.choice("auto", "h1c", "h11", "httptools"),
+        "--http",
+        group="HTTP",
+        help="HTTP/1.1 engine; auto takes the native h1c where it is installed, httptools means h1c too",
+        reload=False,
+    )
     header: tuple[tuple[str, str], ...] = setting(
         (), kinds.HEADERS, "--header", group="HTTP", help='Field for every response, "Name: value"; repeatable'
     )

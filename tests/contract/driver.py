@@ -16,6 +16,11 @@ _ROUNDS: Final = 10_000
 _PHRASE: Final = 120
 
 
+def written(engine: Engine) -> bytes:
+    """All that the engine has to write, in one piece."""
+    return b"".join(engine.take())
+
+
 @dataclass(slots=True)
 class SeenRequest:
     """A request as its events told it, adjacent pieces of body joined."""
@@ -108,7 +113,7 @@ class Driver:
                 answered = True
         if self.requests and self.requests[-1].expects and not self.requests[-1].whole and self.refused is None:
             self.engine.inform(self.requests[-1].stream, 100, [])
-            self.output += self.engine.take()
+            self.output += written(self.engine)
         return answered
 
     def _head(self, event: Head) -> None:
@@ -143,15 +148,15 @@ class Driver:
         body = event.reason.encode()
         headers = [(b"content-length", b"%d" % len(body))]
         self.engine.respond(event.stream, event.status, headers, body, end=True)
-        self.output += self.engine.take()
+        self.output += written(self.engine)
         assert self.engine.closing, "a refusal that leaves the connection open"
         assert self.engine.receive(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n") == []
 
     def _answer(self, seen: SeenRequest) -> None:
         headers = [(b"content-length", b"%d" % len(ANSWER))]
         self.engine.respond(seen.stream, 200, headers, b"" if seen.method == "HEAD" else ANSWER, end=True)
-        self.output += self.engine.take()
-        assert self.engine.take() == b"", "take() hands bytes over twice"
+        self.output += written(self.engine)
+        assert written(self.engine) == b"", "take() hands bytes over twice"
 
 
 def _with_more(events: list[Event]) -> Iterator[tuple[Event, bool]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from appserver.wire.engine import Engine, Event, Head, Headers
+from tests.contract.driver import written
 from tests.corpus.responses import Response, parse
 
 TEXT: Headers = [(b"content-type", b"text/plain")]
@@ -38,7 +39,7 @@ def begin(engine: Engine, raw: bytes) -> Head:
 
 def read(engine: Engine, method: str = "GET") -> Response:
     """The one response that was written, as both parsers read it."""
-    raw = engine.take()
+    raw = written(engine)
     (response,), rest = parse(raw, [method], ended=engine.closing)
     assert rest == b""
     with read_by_http_client(raw, method) as other:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from appserver.wire.engine import Body, Engine, Headers, Limits
+from tests.contract.driver import written
 from tests.contract.exchange import (
     TEXT,
     begin,
@@ -70,12 +71,12 @@ def test_a_large_body_leaves_byte_for_byte(engine: Callable[[Limits], Engine]) -
     head = begin(one, request())
     block = bytes(range(256)) * 256
     one.respond(head.stream, 200, [], block, end=False)
-    raw = one.take()
+    raw = written(one)
     for _ in range(15):
         one.body(head.stream, block, end=False)
-        raw += one.take()
+        raw += written(one)
     one.body(head.stream, b"", end=True)
-    (response,), rest = parse(raw + one.take(), ["GET"], ended=False)
+    (response,), rest = parse(raw + written(one), ["GET"], ended=False)
     assert (response.body, rest) == (block * 16, b"")
 
 
@@ -194,7 +195,7 @@ def test_continue_when_asked_for(engine: Callable[[Limits], Engine]) -> None:
     head = begin(one, request("POST", fields=b"Expect: 100-continue\r\nContent-Length: 5\r\n"))
     assert head.expects
     one.inform(head.stream, 100, [])
-    assert one.take().startswith(b"HTTP/1.1 100 ")
+    assert written(one).startswith(b"HTTP/1.1 100 ")
     assert one.receive(b"hello") == [Body(head.stream, b"hello", end=True)]
     one.respond(head.stream, 200, [(b"content-length", b"2")], b"ok", end=True)
     assert read(one, "POST").body == b"ok"
@@ -207,7 +208,7 @@ def test_no_continue_once_the_body_has_come(engine: Callable[[Limits], Engine]) 
     head = begin(one, request("POST", fields=b"Expect: 100-continue\r\nContent-Length: 5\r\n", body=b"hello"))
     one.inform(head.stream, 100, [])
     one.respond(head.stream, 200, [(b"content-length", b"2")], b"ok", end=True)
-    responses, rest = parse(one.take(), ["POST"], ended=False)
+    responses, rest = parse(written(one), ["POST"], ended=False)
     assert [response.status for response in responses] in ([200], [100, 200])
     assert rest == b""
     still_serves(one)
@@ -218,7 +219,7 @@ def test_early_hints(engine: Callable[[Limits], Engine]) -> None:
     head = begin(one, request())
     one.inform(head.stream, 103, [(b"link", b"</a.css>; rel=preload")])
     one.respond(head.stream, 200, [(b"content-length", b"2")], b"ok", end=True)
-    (hints, final), rest = parse(one.take(), ["GET"], ended=False)
+    (hints, final), rest = parse(written(one), ["GET"], ended=False)
     assert (hints.status, hints.values(b"link")) == (103, [b"</a.css>; rel=preload"])
     # An interim response ends with its fields: framing ones would make a client wait for a body.
     assert hints.values(b"content-length") + hints.values(b"transfer-encoding") == []
@@ -231,4 +232,4 @@ def test_no_interim_response_to_1_0(engine: Callable[[Limits], Engine], status: 
     one = engine(Limits())
     head = begin(one, request("POST", version="1.0", fields=b"Expect: 100-continue\r\nContent-Length: 5\r\n"))
     one.inform(head.stream, status, [])
-    assert one.take() == b""
+    assert written(one) == b""

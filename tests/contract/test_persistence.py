@@ -7,6 +7,7 @@ import h11
 import pytest
 
 from appserver.wire.engine import Closed, Engine, Head, Headers, Limits, Refused
+from tests.contract.driver import written
 from tests.contract.exchange import (
     TEXT,
     begin,
@@ -67,7 +68,7 @@ def test_drain_after_the_head_has_left_lets_the_body_end(engine: Callable[[Limit
     one.respond(head.stream, 200, [], b"first,", end=False)
     one.drain()
     one.body(head.stream, b"second", end=True)
-    (response,), rest = parse(one.take(), ["GET"], ended=False)
+    (response,), rest = parse(written(one), ["GET"], ended=False)
     assert (response.body, rest) == (b"first,second", b"")
     # Nothing said close, so a next request may be under way: it is answered, and told.
     if not one.closing:
@@ -86,7 +87,7 @@ def test_a_reset_shows(engine: Callable[[Limits], Engine], fields: Headers) -> N
     head = begin(one, request())
     one.respond(head.stream, 200, fields, b"hello", end=False)
     one.reset(head.stream, 0)
-    raw = one.take()
+    raw = written(one)
     with pytest.raises(h11.RemoteProtocolError):
         parse(raw, ["GET"], ended=True)
     with read_by_http_client(raw, "GET") as other, pytest.raises(http.client.IncompleteRead):
@@ -124,7 +125,7 @@ def test_a_pipelined_request_waits_its_turn(engine: Callable[[Limits], Engine]) 
     assert one.pending == 0
     (head,) = [event for event in later if isinstance(event, Head)]
     one.respond(head.stream, 200, [(b"content-length", b"1")], b"2", end=True)
-    responses, rest = parse(one.take(), ["GET", "GET"], ended=False)
+    responses, rest = parse(written(one), ["GET", "GET"], ended=False)
     assert [response.body for response in responses] == [b"1", b"2"]
     assert rest == b""
 
@@ -140,7 +141,7 @@ def test_requests_before_the_end_of_input_are_served(engine: Callable[[Limits], 
         assert head.target == name
         one.respond(head.stream, 200, [(b"content-length", b"2")], name, end=True)
         events = one.receive(b"")
-    responses, _ = parse(one.take(), ["GET", "GET"], ended=True)
+    responses, _ = parse(written(one), ["GET", "GET"], ended=True)
     assert [response.body for response in responses] == [b"/1", b"/2"]
     assert one.closing
 
@@ -165,7 +166,7 @@ def test_a_body_answered_early_is_never_a_request(engine: Callable[[Limits], Eng
     fields = b"Content-Length: %d\r\n" % len(SMUGGLED)
     seen = targets(one.receive(request("POST", target="/1", fields=fields, body=SMUGGLED[:arrived])))
     one.respond(1, 403, [(b"content-length", b"2")], b"no", end=True)
-    first, _ = parse(one.take(), ["POST"], ended=one.closing)
+    first, _ = parse(written(one), ["POST"], ended=one.closing)
     assert [response.status for response in first] == [403]
     for piece in (b"", SMUGGLED[arrived:], request(target="/2")):
         seen += targets(one.receive(piece))
@@ -213,7 +214,7 @@ def test_a_bad_chunk_while_the_answer_is_being_written(engine: Callable[[Limits]
     # The head has left, so no 400 can be given: the connection ends, and the cut must be visible.
     one.reset(head.stream, 0)
     with pytest.raises(h11.RemoteProtocolError):
-        parse(one.take(), ["POST"], ended=True)
+        parse(written(one), ["POST"], ended=True)
     serves_no_more(one)
 
 
@@ -223,7 +224,7 @@ def test_a_bad_chunk_while_the_answer_is_being_written(engine: Callable[[Limits]
 def test_the_facts_of_a_connection(engine: Callable[[Limits], Engine]) -> None:
     one = engine(Limits())
     assert (one.version, one.idle, one.closing, one.pending) == ("1.1", True, False, 0)
-    assert one.take() == b""
+    assert written(one) == b""
     one.receive(b"GET / HT")
     in_head = one.idle
     head = begin(one, b"TP/1.1\r\nHost: a.example\r\n\r\n")
@@ -231,7 +232,7 @@ def test_the_facts_of_a_connection(engine: Callable[[Limits], Engine]) -> None:
     assert one.window(head.stream) > 0
     one.respond(head.stream, 200, [(b"content-length", b"2")], b"ok", end=True)
     assert (in_head, in_request, one.idle) == (False, False, True)
-    assert (one.take() != b"", one.take()) == (True, b"")
+    assert (written(one) != b"", written(one)) == (True, b"")
 
 
 def test_calls_for_a_stream_that_is_gone_write_nothing(engine: Callable[[Limits], Engine]) -> None:
@@ -239,14 +240,14 @@ def test_calls_for_a_stream_that_is_gone_write_nothing(engine: Callable[[Limits]
     one = engine(Limits())
     first = begin(one, request(target="/1"))
     one.respond(first.stream, 200, [(b"content-length", b"2")], b"ok", end=True)
-    one.take()
+    written(one)
     second = begin(one, request(target="/2"))
     one.body(first.stream, b"late", end=True)
     one.inform(first.stream, 103, [])
     one.trailers(first.stream, [])
     one.respond(first.stream, 500, [], b"late", end=True)
     one.reset(first.stream, 0)
-    assert one.take() == b""
+    assert written(one) == b""
     assert one.window(first.stream) == 0
     one.respond(second.stream, 200, [(b"content-length", b"2")], b"ok", end=True)
     assert read(one).body == b"ok"

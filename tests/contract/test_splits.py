@@ -8,26 +8,9 @@ from hypothesis import strategies as st
 
 from appserver.wire.engine import Engine, Limits
 from tests.contract.driver import Driver, cut
+from tests.contract.mutations import LONG, LOW, NARROW, TELLING, mutated, sent, short_cases
 from tests.corpus.cases import CASES, LIMITS, Case
 from tests.corpus.responses import parse
-
-# Short inputs reach every limit when the limits are short as well.
-NARROW = Limits(request_line=40, field=40, fields=4, head=120, body=12)
-
-# The same where the head as a whole is what binds.
-LOW = Limits(request_line=400, field=400, fields=4, head=60, body=12)
-
-# What a mutation puts in: the bytes that framing and smuggling are made of.
-TELLING = [b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b":", b";", b",", b"\x00", b"\xff", b"0", b"5", b"*"]
-
-LONG = 2_000
-
-
-def sent(case: Case) -> bytes:
-    return b"".join(case.steps)
-
-
-short_cases = st.sampled_from([case for case in CASES if len(sent(case)) <= LONG])
 
 
 @st.composite
@@ -38,18 +21,6 @@ def cut_anywhere(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> tuple[byte
     beside = [index + side for index, byte in enumerate(data) if byte in b"\r\n" for side in (0, 1)]
     place = anywhere | st.sampled_from(beside) if beside else anywhere
     return data, cut(data, draw(st.lists(place, min_size=1, max_size=12)))
-
-
-@st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """One or two cases behind each other, with a few bytes put in, taken out or replaced."""
-    data = b"".join(sent(case) for case in draw(st.lists(short_cases, min_size=1, max_size=2)))
-    for _ in range(draw(st.integers(min_value=1, max_value=4))):
-        at = draw(st.integers(min_value=0, max_value=len(data)))
-        taken = draw(st.integers(min_value=0, max_value=2))
-        put = draw(st.sampled_from([b"", *TELLING]) | st.binary(max_size=3))
-        data = data[:at] + put + data[at + taken :]
-    return data
 
 
 def story(engine: Engine, pieces: list[bytes], *, eof: bool) -> list[object]:

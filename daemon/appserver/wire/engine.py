@@ -131,8 +131,8 @@ class Engine(Protocol):
         """Announce the end: `Connection: close` on the next responses, or GOAWAY."""
         ...
 
-    def take(self) -> bytes:
-        """Bytes to write to the peer, handed over once."""
+    def take(self) -> list[bytes]:
+        """Bytes to write to the peer, handed over once: in one piece, but for large ones, which are not copied."""
         ...
 
     def window(self, stream: int) -> int:

@@ -21,13 +21,23 @@ _CONTROLS: Final = bytes(set(range(0x20)) - {0x09, 0x0A, 0x0D}) + b"\x7f"
 # uri-host [":" port] (RFC 9110 section 7.2, RFC 3986 section 3.2.2): no userinfo, no path, nothing but ASCII.
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-fvV:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]{0,5})?")
 
+# Those that have matched: a server has few names, and clients may make names up.
+_hosts: Final[set[bytes]] = set()
+_HOSTS_LIMIT: Final = 256
+
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]+)([^#]*)")
 
 _LENGTH_FIELD: Final = b"\r\ncontent-length:"
 _LENGTH_DIGITS: Final = 19  # of 2**63 - 1
 
 # The fields whose meaning the server itself must know; all others pass by with one set look-up.
-_OWN: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"connection"})
+_OWN: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"connection", b""})
+
+# The usual ones, which need no further check.
+_METHODS: Final = {
+    method.encode("ascii"): method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "QUERY")
+}
+_VERSIONS: Final = {b"1.1": "1.1", b"1.0": "1.0"}
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer to the peer, not an error of ours
@@ -137,7 +147,8 @@ def check_request(method: bytes, target: bytes, headers: Headers, version: bytes
     Raises:
         Refusal: 400, 413, 417, 501 or 505.
     """
-    if version not in (b"1.1", b"1.0"):
+    spoken = _VERSIONS.get(version)
+    if spoken is None:
         if method == b"PRI" and version == b"2.0":
             raise Refusal(505, "HTTP/2 with prior knowledge on a listener that speaks HTTP/1 only")
         raise Refusal(505, "an HTTP version other than 1.0 and 1.1")
@@ -149,8 +160,11 @@ def check_request(method: bytes, target: bytes, headers: Headers, version: bytes
             continue
         if name == b"host":
             hosts += 1
-            if _HOST.fullmatch(value) is None:
-                raise Refusal(400, "a Host that is not host[:port]")
+            if value not in _hosts:
+                if _HOST.fullmatch(value) is None:
+                    raise Refusal(400, "a Host that is not host[:port]")
+                if len(_hosts) < _HOSTS_LIMIT:
+                    _hosts.add(value)
         elif name == b"content-length":
             # Refused even when equal: RFC 9112 section 6.3 allows that, and another reader may not collapse them.
             if length is not None:
@@ -160,46 +174,47 @@ def check_request(method: bytes, target: bytes, headers: Headers, version: bytes
         elif name == b"transfer-encoding":
             if chunked:
                 raise Refusal(400, "Transfer-Encoding twice")
-            if value.lower() != b"chunked":
-                raise Refusal(501, "a Transfer-Encoding other than chunked")
+            if value != b"chunked":
+                if value.lower() != b"chunked":
+                    raise Refusal(501, "a Transfer-Encoding other than chunked")
+                headers[headers.index((name, value))] = (name, b"chunked")  # as h11 gives it
             chunked = True
         elif name == b"connection":
-            last = last or b"close" in [option.strip() for option in value.lower().split(b",")]
+            if value != b"keep-alive":
+                last = last or b"close" in [option.strip() for option in value.lower().split(b",")]
+        elif not name:  # how picohttpparser gives the lines that follow the first of a folded field
+            raise Refusal(400, "a folded header field (obs-fold, RFC 9112 section 5.2)")
         elif value.lower() == b"100-continue":
             expects = True
         else:
             raise Refusal(417, "an Expect other than 100-continue")
-    if hosts > 1 or (hosts == 0 and version == b"1.1"):
+    if hosts > 1 or (hosts == 0 and spoken == "1.1"):
         raise Refusal(400, "no Host" if hosts == 0 else "Host twice")
     if chunked:
         if length is not None:
             raise Refusal(400, "Content-Length together with Transfer-Encoding")
-        if version == b"1.0":
+        if spoken == "1.0":
             raise Refusal(400, "Transfer-Encoding in HTTP/1.0")
     elif limits.body and (length or 0) > limits.body:
         raise Refusal(413, f"the body is longer than {limits.body} bytes")
-    verb = method.decode("ascii", "replace")
-    if verb == "CONNECT":
-        raise Refusal(501, "CONNECT")
-    if verb != verb.upper():
-        # Methods are case-sensitive, and ASGI can only tell upper-case ones: "get" must not become GET behind a
-        # proxy that let it pass as something else.
-        raise Refusal(501, "a method with lower-case letters")
+    verb = _METHODS.get(method)
+    if verb is None:
+        verb = method.decode("ascii", "replace")
+        if verb == "CONNECT":
+            raise Refusal(501, "CONNECT")
+        if verb != verb.upper():
+            # Methods are case-sensitive, and ASGI can only tell upper-case ones: "get" must not become GET behind a
+            # proxy that let it pass as something else.
+            raise Refusal(501, "a method with lower-case letters")
     if not target.startswith(b"/"):
         target = _take_apart(target, verb, headers)
     elif b"#" in target:
         raise Refusal(400, "a fragment in the request target")
-    has_body = chunked or bool(length)
+    size = CHUNKED if chunked else length or 0
     # An HTTP/1.0 client cannot know 100 (RFC 9110 section 10.1.1), and nobody waits for a body that is not there.
-    return Request(
-        verb,
-        target,
-        headers,
-        version.decode("ascii"),
-        CHUNKED if chunked else length or 0,
-        expects and has_body and version == b"1.1",
-        last,
-    )
+    expects = expects and size != 0 and spoken == "1.1"
+    # Request(…) would go through a function in Python: 0.1 us more.
+    return tuple.__new__(Request, (verb, target, headers, spoken, size, expects, last))
 
 
 def _take_apart(target: bytes, method: str, headers: Headers) -> bytes:

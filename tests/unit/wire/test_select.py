@@ -1,9 +1,11 @@
+import sys
 from importlib.metadata import version
 
 import pytest
 
+from appserver.errors import UsageError
 from appserver.wire.engine import Body, Head, Limits
-from appserver.wire.select import engine, engines
+from appserver.wire.select import engines, pick
 
 
 def test_h11_is_always_there_with_its_version() -> None:
@@ -12,18 +14,37 @@ def test_h11_is_always_there_with_its_version() -> None:
 
 @pytest.mark.parametrize("name", sorted(engines()))
 def test_an_engine_bears_its_name_and_keeps_its_limits(name: str) -> None:
-    made = engine(Limits(body=3), name)
+    made = pick(name)(Limits(body=3))
     assert (made.name, made.version, made.idle, made.closing) == (name, "1.1", True, False)
     events = made.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
     assert [type(event) for event in events] == [Head, Body]
 
 
 def test_each_connection_gets_an_engine_of_its_own() -> None:
-    first, second = engine(Limits()), engine(Limits())
+    make = pick("h11")
+    first, second = make(Limits()), make(Limits())
     first.receive(b"GET /")
     assert (first.idle, second.idle) == (False, True)
 
 
-def test_an_engine_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(KeyError):
-        engine(Limits(), "no-such-engine")
+def test_auto_is_the_fastest_that_is_there() -> None:
+    assert pick()(Limits()).name == pick("auto")(Limits()).name == next(iter(engines()))
+
+
+def test_without_the_native_library_auto_is_the_reference_and_the_native_one_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "gunicorn_h1c", None)
+    monkeypatch.delitem(sys.modules, "appserver.wire.http1_h1c", raising=False)
+    assert pick()(Limits()).name == "h11"
+    for name in ("h1c", "httptools"):
+        with pytest.raises(UsageError, match=rf"--http: '{name}': .*install appserverd\[fast\]"):
+            pick(name)
+
+
+def test_uvicorns_word_for_its_native_engine_means_ours() -> None:
+    if "h1c" in engines():
+        assert pick("httptools") is pick("h1c")
+    else:
+        with pytest.raises(UsageError, match="gunicorn_h1c"):
+            pick("httptools")
