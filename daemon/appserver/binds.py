@@ -7,7 +7,6 @@
 Nothing is looked up or opened here: `net.listeners` makes sockets of these.
 """
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -115,6 +114,8 @@ def parse_host(text: str) -> str:
 
 
 def _is_ipv6(text: str) -> bool:
+    import ipaddress  # noqa: PLC0415 - 3 ms that few starts need
+
     try:
         ipaddress.IPv6Address(text)
     except ValueError:

@@ -1,11 +1,9 @@
 """`appserver APP …`: read the settings, then serve."""
 
 import os
-import platform
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from appserver import __version__, arguments
 from appserver.errors import AppserverError, Exit
@@ -48,7 +46,10 @@ def complain(program: str, error: AppserverError) -> Exit:
 
 def version_line(program: str) -> str:
     """Name the program, Python, the event loop, the engines and the way to systemd, with their versions."""
-    from appserver.wire.select import engines  # noqa: PLC0415 - protocol libraries are not for --help
+    # Here, and not for every start: importlib.metadata alone takes a fifth of what Python itself needs to start.
+    import platform  # noqa: PLC0415
+
+    from appserver.wire.select import engines  # noqa: PLC0415
 
     parts = {"Python": platform.python_version(), "uvloop": _installed("uvloop")}
     parts |= {**engines(), "systemd-python": _installed("systemd-python")}
@@ -56,6 +57,8 @@ def version_line(program: str) -> str:
 
 
 def _installed(distribution: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - as above
+
     try:
         return version(distribution)
     except PackageNotFoundError:

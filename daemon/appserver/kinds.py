@@ -5,8 +5,6 @@ may give a native value instead (`true`, `8000`, `["a", "b"]`), which `Kind.read
 Whatever cannot be taken raises `UnfitError`; who called knows the place and makes an `errors.UsageError` of it.
 """
 
-import difflib
-import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -93,6 +91,8 @@ class Kind(Generic[T_co]):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Find the known name that `name` was probably meant to be."""
+    import difflib  # noqa: PLC0415 - for mistakes only: 2 ms of every start
+
     return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
@@ -237,6 +237,8 @@ def _peer_list(text: str) -> tuple[str, ...]:
 def _peer(text: str) -> str:
     if text in ("*", "unix"):
         return text
+    import ipaddress  # noqa: PLC0415 - 3 ms that the default list need not pay
+
     try:
         return str(ipaddress.ip_network(text) if "/" in text else ipaddress.ip_address(text))
     except ValueError:

@@ -6,13 +6,10 @@ precedence and reads the first answer by the row's kind.
 
 import io
 import re
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
-
-from dotenv import dotenv_values
 
 from appserver.arguments import Given, Row
 from appserver.errors import UsageError
@@ -128,6 +125,10 @@ def read_toml(path: str | None, known: Iterable[str]) -> tuple[dict[str, Any], s
     Raises:
         UsageError: It cannot be read, is not TOML, or has an unknown key.
     """
+    if path is None:
+        return {}, ""
+    import tomllib  # noqa: PLC0415 - 4 ms that a start without a file need not pay
+
     text, path = _read(path)
     try:
         table = tomllib.loads(text)
@@ -147,15 +148,17 @@ def read_variables(path: str | None) -> tuple[dict[str, str], str]:
 
     Returns and raises as `read_toml` does.
     """
+    if path is None:
+        return {}, ""
+    from dotenv import dotenv_values  # noqa: PLC0415 - 5 ms, as above
+
     text, path = _read(path)
     values = dotenv_values(stream=io.StringIO(text))
     return {name: value for name, value in values.items() if value is not None}, path
 
 
-def _read(path: str | None) -> tuple[str, str]:
+def _read(path: str) -> tuple[str, str]:
     """Read a text file, which may be missing if its path begins with a hyphen, as in systemd's EnvironmentFile=."""
-    if path is None:
-        return "", ""
     optional, path = path.startswith("-"), path.removeprefix("-")
     try:
         data = Path(path).read_bytes()

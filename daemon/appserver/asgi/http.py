@@ -43,6 +43,9 @@ LAST: Final = "http.response.body"
 PIECE_SIZE: Final = 4096
 """Pieces of a body that the application has not asked for yet are joined up to this size, in bytes."""
 
+# One for all requests without a body: it can hold nothing, so that nothing can pass from one to another.
+_NO_BODY: Final[deque[bytes]] = deque(maxlen=0)
+
 # What the client did not stay for, as nginx logs it.
 CLIENT_CLOSED_REQUEST: Final = 499
 
@@ -74,6 +77,7 @@ class HttpCycle:
         "_request_id",
         "_state",
         "_told",
+        "_untold",
         "_waiters",
         "gone",
         "head",
@@ -100,17 +104,16 @@ class HttpCycle:
         self._held: Headers = []
         self._left: int | None = None
         self._bodiless = head.method == "HEAD"
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes] = _NO_BODY if head.end else deque()
+        self._untold = head.end
         self._ended = head.end
         self._eof = False
         self._told = False
         self._misused = False
-        self._waiters: set[Future[None]] = set()
+        self._waiters: set[Future[None]] | tuple[()] = ()
         self.gone = False
         self.status = 0
         self.received = self.sent = self.unread = 0
-        if head.end:
-            self._queue.append(b"")
         service.figures.requests += 1
 
     # The request: events in
@@ -149,12 +152,16 @@ class HttpCycle:
     async def receive(self) -> Message:
         """ASGI `receive`: the body in pieces, then `http.disconnect` once the client or the response is over."""
         while True:
-            if self._queue:
-                data = self._queue.popleft()
+            queue = self._queue
+            if queue:
+                data = queue.popleft()
                 if data:
                     self.unread -= len(data)
                     self.peer.consumed(self.head.stream, len(data))
-                return {"type": "http.request", "body": data, "more_body": bool(self._queue) or not self._ended}
+                return {"type": "http.request", "body": data, "more_body": bool(queue) or not self._ended}
+            if self._untold:
+                self._untold = False
+                return {"type": "http.request", "body": b"", "more_body": False}
             if self._eof or self._state == COMPLETE:
                 if self._told:
                     await sleep(0)  # whoever asks again and again must not keep the loop from the others
@@ -163,11 +170,12 @@ class HttpCycle:
             if self.head.expects and not self._ended:
                 self.peer.proceed(self.head.stream)
             waiter = self._loop.create_future()
-            self._waiters.add(waiter)
+            waiters = self._waiters = self._waiters or set()
+            waiters.add(waiter)
             try:
                 await waiter
             finally:
-                self._waiters.discard(waiter)
+                waiters.discard(waiter)
 
     # The response: messages out
 
@@ -200,7 +208,7 @@ class HttpCycle:
         self._state = following
         if following == COMPLETE:
             self._complete()
-        elif self.peer.choked:
+        elif following == STREAMING and self.peer.choked:
             return self.peer.writable()
         return DONE
 
@@ -367,18 +375,15 @@ class HttpCycle:
             service.figures.failed += 1
         if service.access is not None:
             service.access.record(
-                method=head.method,
-                target=head.target,
-                status=self.status,
-                version=head.version,
-                duration=monotonic() - self._begun,
-                client=self._client,
-                request_id=self._request_id,
-                bytes_received=self.received,
-                bytes_sent=self.sent,
-                listener=self._listener,
-                outcome=outcome,
-                headers=head.headers,
+                head,
+                self.status,
+                monotonic() - self._begun,
+                self._client,
+                self._request_id,
+                self.received,
+                self.sent,
+                self._listener,
+                outcome,
             )
 
 

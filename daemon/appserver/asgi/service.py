@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from appserver.asgi.fields import Defaults
 from appserver.asgi.forwarded import Trust
 from appserver.asgi.types import Application
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import Log
-from appserver.wire.engine import Headers
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -49,6 +49,6 @@ class Service:
     trust: Trust | None = None
     root_path: str = ""
     state: dict[str, Any] = field(default_factory=dict)
-    fields: Headers = field(default_factory=list)
+    fields: Defaults = field(default_factory=Defaults)
     figures: Figures = field(default_factory=Figures)
     tasks: "set[Task[None]]" = field(default_factory=set)

@@ -102,7 +102,7 @@ class Connection(BufferedProtocol):
         if self.phase is CLOSING:
             return  # read only so that the kernel does not answer with a reset and take our last answer with it
         self._received += nbytes
-        self._handle(self._engine.receive(bytes(self._view[:nbytes])))
+        self._handle(self._engine.receive(self._view[:nbytes].tobytes()))
 
     def eof_received(self) -> bool:
         """The peer has shut its sending side; it may still read."""
@@ -145,22 +145,29 @@ class Connection(BufferedProtocol):
         try:
             while True:
                 for event in events:
-                    self._dispatch(event)
+                    if type(event) is Head:
+                        self._begin(event)
+                    else:
+                        self._dispatch(event)
                 # Whoever pipelines and does not read gets no more answers made than the buffer takes.
                 if self._collected >= HIGH_WATER:
                     self._flush()
-                if not self._ended or self._engine.closing or self._out.paused or self._endpoint.cutting:
+                if not self._ended:
                     break
                 self._ended = False
-                events = self._engine.receive(b"")
+                engine = self._engine
+                if not engine.pending:
+                    break
+                if engine.closing or self._out.paused or self._endpoint.cutting:
+                    self._ended = True
+                    break
+                events = engine.receive(b"")
         finally:
             self._corked = False
         self._settle()
 
     def _dispatch(self, event: Event) -> None:
-        if isinstance(event, Head):
-            self._begin(event)
-        elif isinstance(event, Body):
+        if isinstance(event, Body):
             cycle = self._cycles.get(event.stream)
             if event.end:
                 self.phase, self.deadline = SERVING, self._patience()
@@ -267,9 +274,9 @@ class Connection(BufferedProtocol):
 
     def _flush(self) -> None:
         self._collected = 0
-        data = self._engine.take()
-        if data:
-            self._out.write(data)
+        pieces = self._engine.take()
+        if pieces:
+            self._out.write(pieces)
 
     def _settle(self) -> None:
         """After a round of events: write, and set phase and deadline for what is waited for now."""
@@ -280,7 +287,7 @@ class Connection(BufferedProtocol):
         if self._cycles:
             if self._is_full():
                 self._pause_reading()
-            else:
+            elif self._paused:
                 self._resume_reading()
             return
         if engine.closing:
@@ -291,16 +298,18 @@ class Connection(BufferedProtocol):
             # read on, for clients that look at no answer before they have sent everything.
             self._pause_reading()
             return
-        self._resume_reading()
+        if self._paused:
+            self._resume_reading()
         timeouts = self._endpoint.timeouts
+        phase = self.phase
         if engine.idle:
             # Not set anew where nothing but an empty line came: that would be a way to stay for ever.
-            if self.phase is not OPENING and self.phase is not IDLE:
+            if phase is not OPENING and phase is not IDLE:
                 self.phase = IDLE
                 self.deadline = monotonic() + (timeouts.linger if self._endpoint.draining else timeouts.keep_alive)
-        elif self.phase is OPENING:
+        elif phase is OPENING:
             self.phase = HEAD  # with the deadline that has run since the connection began
-        elif self.phase in (IDLE, SERVING) or (self.phase is BODY and engine.pending):
+        elif phase in (IDLE, SERVING) or (phase is BODY and engine.pending):
             self.phase, self.deadline = HEAD, monotonic() + timeouts.header
 
     def _is_full(self) -> bool:

@@ -59,15 +59,16 @@ class Outflow:
         self.deadline = inf
         self._wake()
 
-    def write(self, data: bytes) -> None:
+    def write(self, pieces: list[bytes]) -> None:
         """Hand bytes to the transport; into a connection that has failed they vanish."""
         transport = self._transport
         if transport is None or transport.is_closing():
             self._burst = HIGH_WATER  # the writer has to let the loop run, so that it learns what happened
             return
-        self._written += len(data)
-        self._burst += len(data)
-        transport.write(data)
+        for data in pieces:  # not writelines(): asyncio's forgets the limits of the buffer (Python 3.12 and 3.13)
+            self._written += len(data)
+            self._burst += len(data)
+            transport.write(data)
 
     @property
     def choked(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from appserver.asgi.fields import Defaults
 from appserver.asgi.http import HttpCycle
 from appserver.asgi.scope import Scopes
 from appserver.asgi.service import Service
@@ -101,7 +102,10 @@ class Stage:
         self.records = Records()
         self.peer = Peer()
         self.service = Service(
-            application=application or silent, log=self.records.log, access=self.records.access, fields=fields or []
+            application=application or silent,
+            log=self.records.log,
+            access=self.records.access,
+            fields=Defaults(fields or ()),
         )
         head = Head(1, method, b"/path?query", [(b"host", b"a.example")], "1.1", end, expects)
         scope = Scopes(self.service, "http", ("192.0.2.80", 80), ("192.0.2.1", 1)).make(head)

@@ -5,22 +5,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appserver.asgi import fields
-from appserver.asgi.fields import check_fields
+from appserver.asgi.fields import Defaults, check_fields
 from appserver.errors import MisuseError
 
 TOKEN = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1).map(str.encode)
-OURS = [(b"date", b"now"), (b"server", b"appserver"), (b"x-frame-options", b"deny")]
+OURS = Defaults([(b"date", b"now"), (b"server", b"appserver"), (b"x-frame-options", b"deny")])
 
 
 def test_names_become_lower_case_and_order_is_kept() -> None:
-    got = check_fields([(b"X-B", b"1"), (b"set-cookie", b"a"), (b"Set-Cookie", b"b"), (b"x-a", b"")], [])
+    got = check_fields([(b"X-B", b"1"), (b"set-cookie", b"a"), (b"Set-Cookie", b"b"), (b"x-a", b"")], Defaults())
     assert got.headers == [(b"x-b", b"1"), (b"set-cookie", b"a"), (b"set-cookie", b"b"), (b"x-a", b"")]
     assert got.length is None
 
 
 @pytest.mark.parametrize("given", [[[b"a", b"1"]], ((b"a", b"1"),), iter([(b"a", b"1")]), {b"a": b"1"}.items()])
 def test_any_iterable_of_pairs_will_do(given: Any) -> None:
-    assert check_fields(given, []).headers == [(b"a", b"1")]
+    assert check_fields(given, Defaults()).headers == [(b"a", b"1")]
 
 
 @pytest.mark.parametrize(
@@ -39,31 +39,31 @@ def test_date_and_server_of_the_application_take_the_place_of_ours(own: Any, wan
 
 @pytest.mark.parametrize("name", [b"Transfer-Encoding", b"Keep-ALIVE", b"proxy-connection"])
 def test_framing_is_not_the_applications_to_set(name: bytes) -> None:
-    assert check_fields([(name, b"chunked"), (b"a", b"1")], []).headers == [(b"a", b"1")]
+    assert check_fields([(name, b"chunked"), (b"a", b"1")], Defaults()).headers == [(b"a", b"1")]
 
 
 def test_connection_is() -> None:
-    assert check_fields([(b"Connection", b"close")], []).headers == [(b"connection", b"close")]
+    assert check_fields([(b"Connection", b"close")], Defaults()).headers == [(b"connection", b"close")]
 
 
 @pytest.mark.parametrize(("value", "length"), [(b"0", 0), (b"12", 12), (b"9223372036854775807", 2**63 - 1)])
 def test_a_length_is_read(value: bytes, length: int) -> None:
-    assert check_fields([(b"Content-Length", value)], []) == ([(b"content-length", value)], length)
+    assert check_fields([(b"Content-Length", value)], Defaults()) == ([(b"content-length", value)], length)
 
 
 def test_a_length_that_is_said_twice_is_said_once() -> None:
-    assert check_fields([(b"content-length", b"5")] * 2, []).headers == [(b"content-length", b"5")]
+    assert check_fields([(b"content-length", b"5")] * 2, Defaults()).headers == [(b"content-length", b"5")]
 
 
 @pytest.mark.parametrize("value", [b"", b"-1", b"+1", b"1.0", b"0x1", b"1_0", b" 1", b"one", "5", 5, None])
 def test_a_length_that_is_no_number_is_misuse(value: Any) -> None:
     with pytest.raises(MisuseError, match="content-length|byte strings"):
-        check_fields([(b"content-length", value)], [])
+        check_fields([(b"content-length", value)], Defaults())
 
 
 def test_two_lengths_are_misuse() -> None:
     with pytest.raises(MisuseError, match="one number"):
-        check_fields([(b"content-length", b"5"), (b"content-length", b"6")], [])
+        check_fields([(b"content-length", b"5"), (b"content-length", b"6")], Defaults())
 
 
 @pytest.mark.parametrize("bad", [b"\r", b"\n", b"\0", b"\r\n", b"\x01", b"\x7f"])
@@ -73,25 +73,25 @@ def test_a_line_end_or_nul_in_a_value_is_misuse_that_names_the_field(bad: bytes,
     given = [(b"first", b"1"), (b"second", b"2"), (b"third", b"3")]
     given[index] = (given[index][0], place % bad)
     with pytest.raises(MisuseError, match=f"value of {given[index][0].decode()} holds CR, LF or NUL"):
-        check_fields(given, [])
+        check_fields(given, Defaults())
 
 
 @pytest.mark.parametrize("name", [b"", b"a b", b"a:", b":status", b"a\r\nb", b"a\0", b"\xe4", b"(a)", "a", 7, None])
 def test_a_name_that_is_no_token_is_misuse(name: Any) -> None:
     with pytest.raises(MisuseError, match="header name|byte strings"):
-        check_fields([(name, b"1")], [])
+        check_fields([(name, b"1")], Defaults())
 
 
 @pytest.mark.parametrize("given", [7, [7], [b"ab"], [(b"a",)], [(b"a", b"1", b"2")], ["ab"], [(b"a", "1")], "text"])
 def test_what_is_no_list_of_pairs_is_misuse(given: Any) -> None:
     with pytest.raises(MisuseError, match="headers must be|header name"):
-        check_fields(given, [])
+        check_fields(given, Defaults())
 
 
 @given(st.lists(st.tuples(TOKEN, st.binary())))
 def test_no_value_ever_ends_its_line(pairs: list[tuple[bytes, bytes]]) -> None:
     try:
-        headers = check_fields(pairs, []).headers
+        headers = check_fields(pairs, Defaults()).headers
     except MisuseError:
         return
     written = b"".join(b"%s: %s\r\n" % field for field in headers)
@@ -100,7 +100,8 @@ def test_no_value_ever_ends_its_line(pairs: list[tuple[bytes, bytes]]) -> None:
 
 
 def test_made_up_names_do_not_fill_the_memory() -> None:
-    for number in range(fields._SEEN_LIMIT + 50):
-        check_fields([(b"x-made-up-%d" % number, b"1")], [])
-    assert len(fields._SEEN) <= fields._SEEN_LIMIT
-    assert check_fields([(b"Content-Length", b"3"), (b"X-New-Name", b"")], []).length == 3
+    defaults = Defaults()
+    for number in range(fields._KNOWN_LIMIT + 50):
+        check_fields([(b"x-made-up-%d" % number, b"1")], defaults)
+    assert len(defaults.kinds) <= fields._KNOWN_LIMIT
+    assert check_fields([(b"Content-Length", b"3"), (b"X-New-Name", b"")], defaults).length == 3

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appserver.asgi.forwarded import Trust, drop_forwarded, read_forwarded
+from appserver.asgi.forwarded import Trust, drop_forwarded, is_forwarded, read_forwarded
 
 LOCAL = Trust(["127.0.0.1", "::1", "10.0.0.0/8", "unix"])
 ALL = Trust(["*"])
@@ -95,17 +95,19 @@ def test_with_everybody_trusted_the_client_is_the_leftmost() -> None:
 def test_a_peer_that_is_not_trusted_speaks_for_nobody(name: bytes) -> None:
     kept = [(b"host", b"a"), (b"x_other", b"1"), (b"x-other", b"2")]
     assert drop_forwarded([*kept[:1], (name, b"1"), *kept[1:]]) == kept
+    assert is_forwarded([*kept[:1], (name, b"1"), *kept[1:]])
 
 
 @pytest.mark.parametrize("name", [b"x_forwarded-for", b"x-forwarded_proto", b"x_request_id"])
 def test_half_a_disguise_is_dropped_too(name: bytes) -> None:
     assert drop_forwarded([(name, b"1")]) == []
+    assert is_forwarded([(name, b"1")])
     assert read_forwarded([(name, b"203.0.113.7")], LOCAL) == ([], None, None, None)
 
 
 def test_headers_without_forwarded_fields_are_not_copied() -> None:
     headers = [(b"host", b"a"), (b"accept", b"*/*")]
-    assert drop_forwarded(headers) is headers
+    assert not is_forwarded(headers)
     assert read_forwarded(headers, LOCAL).headers is headers
 
 

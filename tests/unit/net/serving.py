@@ -14,7 +14,7 @@ from appserver.asgi.types import Application, Receive, Scope, Send
 from appserver.net.connection import Connection
 from appserver.net.endpoint import Endpoint, Timeouts
 from appserver.wire.engine import Limits
-from appserver.wire.select import engine
+from appserver.wire.select import pick
 from tests.corpus.responses import Response, parse
 from tests.unit.records import Records
 
@@ -124,7 +124,7 @@ class Serving:
             name="http",
             service=self.service,
             loop=self.loop,
-            make_engine=partial(engine, limits),
+            make_engine=partial(pick(), limits),
             timeouts=timeouts,
             eager=eager,
         )
