@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -131,6 +132,60 @@ def test_access_records_can_be_switched_off(serve: Starter) -> None:
     server.get("/")
     server.stop()
     assert not [record for record in server.records if "http_target" in record]
+
+
+def test_every_request_has_its_record_after_a_clean_stop(serve: Starter, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        server = serve("behaviour:app", "--uds", tmp_path / "web.sock", stderr=file)
+    with closing(UnixConnection(tmp_path / "web.sock")) as connection:
+        connection.connect()
+        for number in range(0, 8000, 16):
+            requests = [f"GET /?{number + more} HTTP/1.1\r\nHost: a\r\n\r\n" for more in range(16)]
+            connection.sock.sendall("".join(requests).encode())
+            receive(connection.sock, lambda data: data.count(b"hello") == 16)
+    assert server.stop() == 0
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    targets = [record["http_target"] for record in records if "http_target" in record]
+    assert targets == [f"/?{number}" for number in range(8000)]
+    assert records[-1]["event"] == "stopped"
+
+
+def test_a_record_comes_soon_after_its_answer(serve: Starter) -> None:
+    server = serve("behaviour:app")
+    server.get("/")  # the first one pays for imports
+    begun = monotonic()
+    server.get("/?soon")
+    server.access("/?soon")
+    assert monotonic() - begun < 0.5
+
+
+def test_a_log_that_nobody_reads_slows_no_request_and_its_losses_are_told(serve: Starter, tmp_path: Path) -> None:
+    control = tmp_path / "control.sock"
+    reading, writing = os.pipe()
+    with open(reading, "rb") as log:  # noqa: PTH123 - a descriptor
+        path = tmp_path / "web.sock"
+        server = serve("behaviour:app", "--uds", path, "--control", f"unix:{control}", bind=False, stderr=writing)
+        os.close(writing)
+        with closing(UnixConnection(path)) as connection:
+            connection.connect()
+            slowest, request = 0.0, b"GET /?%s HTTP/1.1\r\nHost: a\r\n\r\n" % (b"x" * 4000)
+            for _ in range(100):
+                begun = monotonic()
+                connection.sock.sendall(request * 16)
+                receive(connection.sock, lambda data: data.count(b"hello") == 16)
+                slowest = max(slowest, monotonic() - begun)
+        assert slowest < 0.5
+        assert server.status(" log records lost")
+        with closing(UnixConnection(control)) as connection:
+            dropped = ask(connection, "/status")["log_dropped"]
+        assert dropped > 0
+        records = map(json.loads, log)
+        told = (record for record in records if record.get("event") == "log_dropped")
+        assert "dropped" not in next(told)
+        # Nothing is asked any more: the end is told by the life's tick.
+        assert next(told)["dropped"] == dropped
+        assert server.stop() == 0
 
 
 # --- request ids ------------------------------------------------------------------------------------------------------

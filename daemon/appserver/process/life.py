@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Any, Final
 
 from appserver import __version__
+from appserver.asgi.fields import Defaults
 from appserver.asgi.lifespan import Lifespan
 from appserver.errors import Exit, LifespanError
 from appserver.net.acceptor import Acceptor
@@ -79,6 +80,7 @@ class Life:
         # Asked now: a listener of our own is closed as soon as draining begins.
         self._urls = [acceptor.listener.url for acceptor, _ in acceptors]
         self._endpoints = [endpoint for acceptor, endpoint in acceptors if not acceptor.listener.control]
+        self._access = self._endpoints[0].service.access
         self._stop = asyncio.Event()
         self._stops = 0
         self._timers: dict[str, TimerHandle] = {}
@@ -104,14 +106,16 @@ class Life:
             "answered": figures.answered,
             "failed": figures.failed,
             "refused": figures.refused,
+            "log_dropped": self._log.dropped,
         }
 
     def _status(self) -> str:
         figures = self._endpoints[0].service.figures
         what = f"{_count(figures.connections, 'connection')}, {_count(figures.requests, 'request')} in flight"
+        lost = f", {_count(self._log.dropped, 'log record')} lost" if self._log.dropped else ""
         if self.state == DRAINING:
-            return f"Draining: {what}, {max(0, round(self._drain_end - monotonic()))} s left"
-        return f"Serving: {what}, {figures.answered} answered, {figures.failed} failed"
+            return f"Draining: {what}, {max(0, round(self._drain_end - monotonic()))} s left{lost}"
+        return f"Serving: {what}, {figures.answered} answered, {figures.failed} failed{lost}"
 
     # The life
 
@@ -137,6 +141,8 @@ class Life:
         cut = await self._drain()
         await self._shut_down()
         self.state = STOPPED
+        if self._access is not None:
+            self._access.close()
         self._log.info("Stopped", code="stopped", requests_cut=cut)
         for timer in self._timers.values():
             timer.cancel()
@@ -248,10 +254,12 @@ class Life:
                 blocked_us=round((now - self._ticked - TICK_SECONDS) * 1_000_000),
             )
         self._ticked = now
-        fields = default_fields(self._settings)
+        fields = Defaults(default_fields(self._settings))
         for _, endpoint in self._acceptors:
             endpoint.sweep(now)
             endpoint.service.fields = fields
+        if self._access is not None:
+            self._access.flush()  # without traffic nothing else tells that no records are dropped any more
         if self.state == DRAINING:
             # Each message buys so many seconds more; TimeoutStopSec= alone would end a long drain.
             self._notifier.extend(TICK_SECONDS * 5)

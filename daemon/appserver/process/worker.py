@@ -29,7 +29,7 @@ from appserver.system.notify import Notifier
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import Log, build, capture_stdlib
 from appserver.wire.engine import Limits
-from appserver.wire.select import engine
+from appserver.wire.select import pick
 
 LEAVE_SECONDS: Final = 5.0
 """What threads and exit handlers of the application get once everything is answered."""
@@ -152,10 +152,11 @@ def _close(loop: AbstractEventLoop) -> None:
 async def _live(settings: Settings, application: Any, listeners: list[Listener], notifier: Notifier, log: Log) -> Exit:
     loop = asyncio.get_running_loop()
     lifespan = Lifespan(application, settings.lifespan, log)
+    access = AccessLog(log) if settings.access_log else None
     service = Service(
         application=application,
         log=log,
-        access=AccessLog(log) if settings.access_log else None,
+        access=access,
         trust=Trust(settings.forwarded_allow_ips) if settings.proxy_headers else None,
         root_path=settings.root_path,
     )
@@ -166,7 +167,13 @@ async def _live(settings: Settings, application: Any, listeners: list[Listener],
         endpoint = make_endpoint(settings, control if listener.control else service, listener.name, loop)
         acceptors.append((Acceptor(listener, loop, partial(Connection, endpoint), log, settings.backlog), endpoint))
     life = Life(settings, lifespan, acceptors, notifier, log, loop)
-    return await life.run()
+    if access is None:
+        return await life.run()
+    access.start(loop)
+    try:
+        return await life.run()
+    finally:
+        access.close()  # for a life that ends by an exception; a stop has done it
 
 
 def make_endpoint(settings: Settings, service: Service, name: str, loop: AbstractEventLoop) -> Endpoint:
@@ -190,7 +197,7 @@ def make_endpoint(settings: Settings, service: Service, name: str, loop: Abstrac
         name=name,
         service=service,
         loop=loop,
-        make_engine=partial(engine, limits),
+        make_engine=partial(pick(settings.http), limits),
         timeouts=timeouts,
         eager=sys.version_info >= (3, 12),
     )

@@ -1,31 +1,81 @@
-"""The access log: one record for each answer."""
+"""The access log: one record for each answer, made in two steps.
 
-from collections.abc import Iterable
-from typing import Final
+    record() ─▶ waiting ──flush()──▶ rendered ──▶ the log's outlet
+                facts     batches    lines, datagrams
+
+While a request is answered its facts are kept, and no more. They are rendered and written together with those of other
+requests, `FLUSH_SECONDS` later or as soon as there are `BATCH` of them. Nothing here waits for whoever reads the log:
+what he does not take is kept, up to `BACKLOG_BYTES`; then records are dropped, counted and told of.
+docs/adr/0013-access-records-in-batches.md has the figures.
+"""
+
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Sequence
+from secrets import randbits, token_hex
+from time import monotonic, time_ns
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from appserver.telemetry.log import LEVELS, Log
+from appserver.telemetry.stream import STALL_SECONDS
 
 COMPLETE: Final = "complete"
 """The outcome of a request whose answer was handed over whole."""
 
+FLUSH_SECONDS: Final = 0.05
+"""A record is written this long after its answer, at the latest."""
+
+BATCH: Final = 256
+"""So many records are rendered and written at once: 0.6 ms, in which the event loop does nothing else."""
+
+BACKLOG_BYTES: Final = 4 * 1024 * 1024
+"""What is kept for a reader that falls behind: about 10,000 records."""
+
+RETRY_SECONDS: Final = 0.002
+"""When a reader that falls behind, but reads, is offered more: 32 MB/s through a pipe of 64 KiB."""
+
+TOLD_SECONDS: Final = 5.0
+"""That records were dropped is told in pairs of events, and no pair is shorter."""
+
+CLOSE_SECONDS: Final = 5.0
+"""What a slow reader gets to read the rest at the end."""
+
+TEMPLATES: Final = 512
+"""Templates that are kept; a server needs some ten."""
+
 _HEADERS: Final = {b"host": "http_host", b"user-agent": "user_agent", b"referer": "referer"}
-_SAID: Final = frozenset(
-    {
-        "bytes_received",
-        "bytes_sent",
-        "duration_us",
-        "http_host",
-        "http_method",
-        "http_status",
-        "http_target",
-        "http_version",
-        "listener",
-        "outcome",
-        "referer",
-        "request_id",
-        "user_agent",
-    }
-)
+"""The fields of the request that are recorded, and their names."""
+
+
+class Request(Protocol):
+    """What a record tells of a request; `wire.engine.Head` is one."""
+
+    @property
+    def method(self) -> str:
+        """As the client sent it."""
+        ...
+
+    @property
+    def target(self) -> bytes:
+        """Path and query, as the client sent them."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """Host, user-agent and referer are recorded."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """`1.0`, `1.1` or `2`."""
+        ...
+
+
+_Facts: TypeAlias = tuple[int, Request, int, float, str, str | None, int, int, str, str]
+"""The time in nanoseconds since 1970, then the arguments of `AccessLog.record`."""
+
+_Key: TypeAlias = tuple[str, int, str, bool, str, str, tuple[bytes, ...]]
+"""What is alike in the records of one template: method, status, version, whether there is a request id, listener,
+outcome, and which fields of `_HEADERS` there are."""
 
 
 class AccessLog:
@@ -33,70 +83,270 @@ class AccessLog:
 
     They skip the processors: what these would add is known here, and there is a record for every request.
 
+    Until `start()`, and after `close()`, each record is written at once.
+
     Args:
-        log: The pipeline whose renderer and output are used.
+        log: The pipeline whose form and output are used.
     """
 
-    __slots__ = ("_channel",)
+    __slots__ = (
+        "_backlog",
+        "_batch",
+        "_channel",
+        "_dropped",
+        "_dropping",
+        "_failed",
+        "_loop",
+        "_rendered",
+        "_templates",
+        "_timer",
+        "_waiting",
+    )
 
     def __init__(self, log: Log) -> None:
         self._channel = log.channel
+        self._loop: AbstractEventLoop | None = None
+        self._timer: TimerHandle | None = None
+        self._batch = 1
+        self._waiting: list[_Facts] = []
+        self._rendered: list[bytes] = []
+        self._backlog = 0  # bytes, of what is rendered
+        self._dropping: float | None = None  # since when
+        self._dropped = 0  # since then
+        self._failed = False  # the last write
+        self._templates: dict[_Key, bytes] = {}
+
+    def start(self, loop: AbstractEventLoop) -> None:
+        """Write in batches from now on, by timers of the loop."""
+        self._loop, self._batch = loop, BATCH
 
     def record(
         self,
-        method: str,
-        target: bytes | str,
+        request: Request,
         status: int,
         duration: float,
         client: str,
         request_id: str | None,
-        version: str,
-        bytes_received: int,
-        bytes_sent: int,
+        received: int,
+        sent: int,
         listener: str,
-        outcome: str = COMPLETE,
-        headers: Iterable[tuple[bytes, bytes]] = (),
+        outcome: str,
     ) -> None:
-        """Write the record of one answer: as a warning when it is a 5xx or was cut, else as info. Never raises.
+        """Keep the facts of one answer: a warning when it is a 5xx or was cut, else info. Never raises.
 
         Args:
-            method: As the client sent it.
-            target: Path and query, as the client sent them.
+            request: What was answered.
             status: Of the final response.
             duration: Seconds from the head's arrival to the end of the answer.
             client: Its address, or `unix`.
             request_id: What the application's records of this request carry too.
-            version: `1.0`, `1.1` or `2`.
-            bytes_received: Of the request's body.
-            bytes_sent: Of the response's body.
+            received: Bytes of the request's body.
+            sent: Bytes of the response's body.
             listener: The socket's name or address.
             outcome: `complete`, or how the exchange ended otherwise.
-            headers: The request's; host, user-agent and referer are recorded.
         """
-        level = "warning" if status >= 500 or outcome == "cut" else "info"
-        channel = self._channel
-        if LEVELS[level] < channel.threshold:
+        waiting = self._waiting
+        waiting.append((time_ns(), request, status, duration, client, request_id, received, sent, listener, outcome))
+        if len(waiting) >= self._batch:
+            self.flush()
+        elif self._timer is None:
+            self._arm(FLUSH_SECONDS)
+
+    def flush(self) -> None:
+        """Render what waits, and write a batch of it as far as the reader takes it now. Never raises."""
+        if (
+            self._dropping is not None
+            and not (self._rendered or self._failed)
+            and monotonic() - self._dropping >= TOLD_SECONDS
+        ):
+            self._recover()
+        if self._waiting:
+            self._keep()
+        if self._rendered:
+            self._write()
+
+    def close(self) -> None:
+        """Write all that is left. Gives up on a reader that takes nothing for `STALL_SECONDS`.
+
+        The event loop stands still meanwhile: nothing else is left to do when this is called.
+        """
+        self._loop, self._batch = None, 1
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wait, end = self._channel.outlet.wait, monotonic() + CLOSE_SECONDS
+        self.flush()
+        while wait(STALL_SECONDS) and self._rendered and monotonic() < end:
+            self.flush()
+        if self._rendered:
+            self._drop(len(self._rendered))
+            self._rendered.clear()
+        elif self._dropping is not None and not self._failed:
+            self._recover()
+            self.flush()
+
+    # Rendering
+
+    def _keep(self) -> None:
+        """Render what waits, or drop it where too much is kept already."""
+        waiting = self._waiting
+        if self._backlog < BACKLOG_BYTES:
+            rendered = self._render(waiting)
+            self._rendered += rendered
+            self._backlog += sum(map(len, rendered))
+        else:
+            if self._dropping is None:
+                self._tell("Access records are dropped: the log is written faster than it is read")
+            self._drop(len(waiting))
+        waiting.clear()
+
+    def _render(self, batch: list[_Facts]) -> list[bytes]:
+        # One loop over bytes with everything at hand: calls and strings would cost 1 us more for each record.
+        form, templates, names = self._channel.form, self._templates, _HEADERS
+        stamp, plain = form.stamp, form.plain
+        rendered: list[bytes] = []
+        for facts in batch:
+            time, request, status, duration, client, request_id, received, sent, listener, outcome = facts
+            target = request.target
+            texts = [client.encode("utf-8", "surrogatepass"), (request_id or "").encode("utf-8", "surrogatepass")]
+            found: tuple[bytes, ...] = ()
+            for name, value in request.headers:
+                if name in names and name not in found:
+                    found += (name,)
+                    texts.append(value)
+            key = (request.method, status, request.version, request_id is None, listener, outcome, found)
+            template = templates.get(key)
+            if template is None:
+                template = self._make_template(key)
+            if not template:
+                continue
+            if target.translate(None, plain) or b"".join(texts).translate(None, plain):
+                rendered.append(form.render(*_make_record(facts)))
+                continue
+            micros = round(duration * 1_000_000)
+            tenths = (micros + 50) // 100
+            at = stamp(time // 1000).encode()
+            rendered.append(template % (at, target, tenths // 10, tenths % 10, target, micros, received, sent, *texts))
+        return rendered
+
+    def _make_template(self, key: _Key) -> bytes:
+        """Render a record of marks, and make holes of them; empty where its level is not written."""
+        method, status, version, bare, listener, outcome, found = key
+        # A client chooses its method, and could choose a mark that it can guess.
+        target, client, request_id, *values = (token_hex() for _ in range(3 + len(found)))
+        seconds, received, sent = (1 << 50 | randbits(50) for _ in range(3))
+        request = _Sample(method, target.encode(), [*zip(found, map(str.encode, values), strict=True)], version)
+        level, record = _make_record(
+            (1000, request, status, seconds, client, None if bare else request_id, received, sent, listener, outcome)
+        )
+        template = b""
+        if LEVELS[level] >= self._channel.threshold:
+            form = self._channel.form
+            micros = seconds * 1_000_000
+            marks = [(form.stamp(1), b"%b"), (target, b"%b"), (_show_ms(micros), b"%d.%d"), (target, b"%b")]
+            marks += [(str(number), b"%d") for number in (micros, received, sent)]
+            marks += [(text, b"%b") for text in (client, request_id, *values)]
+            template = _cut(form.render(level, record), marks)
+        if len(self._templates) >= TEMPLATES:
+            self._templates.clear()  # somebody tries methods; those in use are soon back
+        self._templates[key] = template
+        return template
+
+    # Writing
+
+    def _arm(self, seconds: float) -> None:
+        if self._loop is not None:
+            self._timer = self._loop.call_later(seconds, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.flush()
+
+    def _write(self) -> None:
+        batch = self._rendered[:BATCH]
+        try:
+            taken = self._channel.outlet.offer(batch)
+        except Exception:  # noqa: BLE001 - EPIPE, ENOSPC, a journal that is gone: none may end a request
+            self._failed = True
+            self._drop(len(self._rendered))
+            self._rendered.clear()
+            self._backlog = 0
             return
-        if isinstance(target, bytes):
-            target = target.decode("utf-8", "backslashreplace")
-        event = f"{method} {target} {status} {duration * 1000:.1f} ms"
-        record: dict[str, object] = {
-            "event": event if outcome == COMPLETE else f"{event} ({outcome})",
-            "http_method": method,
-            "http_target": target,
-            "http_status": status,
-            "http_version": version,
-            "duration_us": round(duration * 1_000_000),
-            "client_addr": client,
-            "request_id": request_id,
-            "bytes_received": bytes_received,
-            "bytes_sent": bytes_sent,
-            "listener": listener,
-            "outcome": outcome,
-            "said": _SAID,
-        }
-        for name, value in headers:
-            key = _HEADERS.get(name)
-            if key is not None and key not in record:
-                record[key] = value.decode("utf-8", "backslashreplace")
-        channel.write(level, record)
+        self._failed = False
+        del self._rendered[:taken]
+        self._backlog = self._backlog - sum(map(len, batch[:taken])) if self._rendered else 0
+        if self._rendered and self._timer is None:
+            self._arm(RETRY_SECONDS if taken else FLUSH_SECONDS)
+
+    # What is lost
+
+    def _drop(self, count: int) -> None:
+        if self._dropping is None:
+            self._dropping, self._dropped = monotonic(), 0
+        self._dropped += count
+        self._channel.dropped += count
+
+    def _recover(self) -> None:
+        self._dropping = None
+        self._tell(f"{self._dropped} access records were dropped", dropped=self._dropped)
+
+    def _tell(self, event: str, **fields: int) -> None:
+        """Put an event behind what is kept. The log itself would wait for the same reader."""
+        self._rendered.append(self._channel.form.render("warning", {"event": event, "code": "log_dropped", **fields}))
+
+
+class _Sample(NamedTuple):
+    """A request that never was."""
+
+    method: str
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    version: str
+
+
+def _make_record(facts: _Facts) -> tuple[str, dict[str, object]]:
+    """Level and record, for any renderer. The numbers and texts that differ come in the order that templates have."""
+    time, request, status, duration, client, request_id, received, sent, listener, outcome = facts
+    target = request.target.decode("utf-8", "backslashreplace")
+    micros = round(duration * 1_000_000)
+    event = f"{request.method} {target} {status} {_show_ms(micros)} ms"
+    fields: dict[str, object] = {
+        "http_method": request.method,
+        "http_target": target,
+        "http_status": status,
+        "http_version": request.version,
+        "duration_us": micros,
+        "bytes_received": received,
+        "bytes_sent": sent,
+        "client_addr": client,
+        "request_id": request_id,
+        "listener": listener,
+        "outcome": outcome,
+    }
+    for name, value in request.headers:
+        key = _HEADERS.get(name)
+        if key is not None and key not in fields:
+            fields[key] = value.decode("utf-8", "backslashreplace")
+    words = {
+        "event": event if outcome == COMPLETE else f"{event} ({outcome})",
+        "captured": time // 1000,
+        "said": fields.keys() - {"client_addr"},
+    }
+    return "warning" if status >= 500 or outcome == "cut" else "info", words | fields
+
+
+def _show_ms(micros: int) -> str:
+    tenths = (micros + 50) // 100
+    return f"{tenths // 10}.{tenths % 10}"
+
+
+def _cut(line: bytes, marks: list[tuple[str, bytes]]) -> bytes:
+    """Put holes where the marks are. One that the format does not show takes its values and shows nothing (`%.0a`)."""
+    template = b""
+    for mark, hole in marks:
+        if mark and mark.encode() in line:
+            before, _, line = line.partition(mark.encode())
+            template += before.replace(b"%", b"%%") + hole
+        else:
+            template += b"%.0a" * hole.count(b"%")
+    return template + line.replace(b"%", b"%%")

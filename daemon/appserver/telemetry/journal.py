@@ -53,6 +53,8 @@ class Event(Enum):
     """A client was too slow."""
     WATCHDOG = "f1efd4d46d2640fcb1bec317c0418ef6"
     """The event loop did not turn in time."""
+    LOG_DROPPED = "b5fb737bf0fa4e15bf250f920dff82b2"
+    """The log is read more slowly than it is written: access records are dropped; also logged when that is over."""
 
 
 MESSAGE_IDS: Final[Mapping[str, str]] = {event.name.lower(): event.value for event in Event}
@@ -105,6 +107,15 @@ def render_fields(level: str, record: Mapping[str, Any]) -> list[bytes]:
         if value is not None and key not in WORDS
     ]
     return fields
+
+
+def render_datagram(level: str, record: Mapping[str, Any]) -> bytes:
+    """A record without a traceback in the native protocol: a line for each field.
+
+    Only a value with line feeds needs the protocol's other form, with a length; `escape` leaves none but in tracebacks.
+    See https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
+    """
+    return b"\n".join(render_fields(level, record)) + b"\n"
 
 
 @lru_cache(maxsize=512)

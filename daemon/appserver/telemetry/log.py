@@ -2,8 +2,8 @@
 
     log.info(…) ─┐                                            ┌─ journal fields ─▶ sd_journal_sendv(3)
     logging.… ───┼─▶ Log ─▶ processors ─▶ Channel: renderer ──┼─ JSON lines ────▶ stderr
-    warnings ────┘                           ▲                └─ console ───────▶ stderr
-                     AccessLog ──────────────┘
+    warnings ────┘                                            └─ console ───────▶ stderr
+                     AccessLog ─▶ batches of records, of the same Channel's form and to the same place
 
 The renderer is chosen once, by what stderr is. Nothing here is global but what `capture_stdlib` installs, and nothing
 raises into the caller: a server whose log is full or gone goes on serving, and counts what was lost.
@@ -15,7 +15,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Generic, TextIO, TypeAlias, TypeVar
 
@@ -24,10 +23,12 @@ from structlog.types import EventDict
 from systemd.journal import sendv
 
 from appserver.telemetry.context import REQUEST_ID
-from appserver.telemetry.journal import MESSAGE_IDS, render_fields
-from appserver.telemetry.lines import Console, render_json
-from appserver.telemetry.record import CODE_FIELDS, WORDS
+from appserver.telemetry.datagrams import JOURNAL_SOCKET, Datagrams
+from appserver.telemetry.journal import MESSAGE_IDS, render_datagram, render_fields
+from appserver.telemetry.lines import CONSOLE_PLAIN, JSON_PLAIN, Console, render_json, stamp_local, stamp_utc
+from appserver.telemetry.record import CODE_FIELDS, WORDS, Form, Outlet
 from appserver.telemetry.stream import Stream, find_descriptor
+from appserver.telemetry.text import PLAIN
 
 LEVELS: Final[dict[str, int]] = {
     "trace": 5,
@@ -38,8 +39,6 @@ LEVELS: Final[dict[str, int]] = {
     "critical": logging.CRITICAL,
 }
 """Lowest first; the numbers are the standard library's."""
-
-JOURNAL_SOCKET: Final = Path("/run/systemd/journal/socket")
 
 ExcInfo: TypeAlias = (
     bool
@@ -66,14 +65,24 @@ class Channel(Generic[Rendered]):
         render: From level and record to what `send` takes.
         send: Writes it; what it raises is counted as a lost record.
         threshold: Number of the lowest level that is written.
+        form: Renders the records that are written in batches.
+        outlet: Takes these.
+
+    Attributes:
+        dropped: How many records could not be written since the start.
     """
 
-    __slots__ = ("_render", "_send", "dropped", "threshold")
+    __slots__ = ("_render", "_send", "dropped", "form", "outlet", "threshold")
 
     def __init__(
-        self, render: Callable[[str, Mapping[str, Any]], Rendered], send: Callable[[Rendered], object], threshold: int
+        self,
+        render: Callable[[str, Mapping[str, Any]], Rendered],
+        send: Callable[[Rendered], object],
+        threshold: int,
+        form: Form,
+        outlet: Outlet,
     ) -> None:
-        self._render, self._send, self.threshold = render, send, threshold
+        self._render, self._send, self.threshold, self.form, self.outlet = render, send, threshold, form, outlet
         self.dropped = 0
 
     def write(self, level: str, record: Mapping[str, Any]) -> None:
@@ -94,7 +103,7 @@ class Log(structlog.BoundLoggerBase):
 
     @property
     def channel(self) -> "Channel[Any]":
-        """The output, for records that are made whole (access records)."""
+        """The output, for records that are written in batches (access records)."""
         return self._logger
 
     @property
@@ -177,14 +186,17 @@ def build(level: str = "info", log_format: str = "auto", stream: TextIO | None =
     chosen = choose_format(stream, os.environ) if log_format == "auto" else log_format
     channel: Channel[Any]
     if chosen == "journal":
-        channel = Channel(render_fields, send_fields, threshold)
-    elif chosen == "console":
-        terminal = is_terminal(stream) and os.environ.get("TERM") != "dumb"
-        channel = Channel(
-            Console(colour=terminal and not os.environ.get("NO_COLOR")).render, Stream(stream).write, threshold
-        )
+        form = Form(render_datagram, lambda _: "", PLAIN)
+        channel = Channel(render_fields, send_fields, threshold, form, Datagrams())
     else:
-        channel = Channel(render_json, Stream(stream).write, threshold)
+        sink = Stream(stream)
+        if chosen == "console":
+            terminal = is_terminal(stream) and os.environ.get("TERM") != "dumb"
+            console = Console(colour=terminal and not os.environ.get("NO_COLOR"))
+            form = Form(console.render, stamp_local, CONSOLE_PLAIN)
+        else:
+            form = Form(render_json, stamp_utc, JSON_PLAIN)
+        channel = Channel(form.render, sink.write, threshold, form, sink)
     return Log(channel, [add_request_id, add_traceback], {})
 
 

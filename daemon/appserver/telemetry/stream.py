@@ -2,6 +2,9 @@
 
 import os
 import select
+import stat
+from collections.abc import Sequence
+from threading import RLock
 from typing import Final, TextIO
 
 STALL_SECONDS: Final = 1.0
@@ -15,44 +18,109 @@ class StalledError(OSError):
 
 
 class Stream:
-    """A line at a time.
+    """Lines, one at a time or in batches. A line that was begun is ended before the next, whoever writes that.
 
     Written to the descriptor itself where there is one: a text stream keeps what it could not write, tries again with
     each line, and fails once more when the interpreter ends, which would change the exit code.
     """
 
-    __slots__ = ("_fd", "_poll", "_stalled", "_stream", "_torn")
+    __slots__ = ("_fd", "_lock", "_poll", "_rest", "_stalled", "_stream")
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._fd = stream, find_descriptor(stream)
-        self._torn = self._stalled = False
+        self._rest = memoryview(b"")
+        self._stalled = False
+        # Threads of the application log too. Reentrant, because a finalizer that logs may run at any point in here.
+        self._lock = RLock()
         self._poll = select.poll()
         if self._fd is not None:
             self._poll.register(self._fd, select.POLLOUT)
 
     def write(self, line: bytes) -> None:
-        """Write the line at once.
+        """Write the line, and wait `STALL_SECONDS` at most. What is left of a line that was begun follows later.
 
         Raises:
-            OSError: It could not be written, or only in part; the next line then begins on a new one.
+            OSError: Nothing of it could be written.
         """
         if self._fd is None:
             self._stream.write(line.decode())
             self._stream.flush()
             return
-        left = memoryview(b"\n" + line if self._torn else line)
-        while left:
-            self._wait()
-            # pipe(7): what is writable takes at least PIPE_BUF bytes without blocking.
-            written = os.write(self._fd, left[: select.PIPE_BUF])
-            left = left[written:]
-            self._torn = len(left) > 0
+        with self._lock:
+            self._rest = self._push(self._rest, self._fd)
+            if self._rest:
+                raise StalledError("the log is not read")
+            left = self._push(memoryview(line), self._fd)
+            if len(left) == len(line):
+                raise StalledError("the log is not read")
+            self._rest = left
 
-    def _wait(self) -> None:
-        ready = self._poll.poll(0 if self._stalled else STALL_SECONDS * 1000)
-        self._stalled = not ready
-        if self._stalled:
-            raise StalledError("the log is not read")
+    def offer(self, records: Sequence[bytes]) -> int:
+        """See `record.Outlet`; a record is a line."""
+        if self._fd is None:
+            self._stream.write(b"".join(records).decode())
+            self._stream.flush()
+            return len(records)
+        if not self._lock.acquire(blocking=False):
+            return 0  # a thread waits in write(): nobody reads
+        try:
+            self._rest = self._push(self._rest, self._fd, wait=False)
+            if self._rest:
+                return 0
+            data = memoryview(b"".join(records))
+            left = self._push(data, self._fd, wait=False)
+            if not left:
+                return len(records)
+            written = len(data) - len(left)
+            count = end = 0
+            while end < written:
+                end += len(records[count])
+                count += 1
+            self._rest = data[written:end]
+            return count
+        finally:
+            self._lock.release()
+
+    def wait(self, seconds: float) -> bool:
+        """See `record.Outlet`."""
+        if self._fd is None:
+            return True
+        try:
+            with self._lock:
+                while self._poll.poll(seconds * 1000):
+                    self._rest = self._push(self._rest, self._fd, wait=False)
+                    if not self._rest:
+                        return True
+        except OSError:
+            pass  # there is no reader
+        return False
+
+    def _push(self, data: memoryview, fd: int, *, wait: bool = True) -> memoryview:
+        """Write what the reader takes; what is left of the data.
+
+        Raises:
+            OSError: None of it could be written.
+        """
+        if not data:
+            return data
+        # A file takes all at once. Asked each time: under inetd the descriptor is replaced after the start.
+        # pipe(7): what is writable takes at least PIPE_BUF bytes without blocking.
+        piece = len(data) if stat.S_ISREG(os.fstat(fd).st_mode) else select.PIPE_BUF
+        left = data
+        while left:
+            ready = self._poll.poll(STALL_SECONDS * 1000 if wait and not self._stalled else 0)
+            if ready:
+                self._stalled = False
+            else:
+                self._stalled |= wait
+                break
+            try:
+                left = left[os.write(fd, left[:piece]) :]
+            except OSError:
+                if len(left) == len(data):
+                    raise
+                break
+        return left
 
 
 def find_descriptor(stream: TextIO) -> int | None:

@@ -11,6 +11,9 @@ from typing import Final
 UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0, DEL, C1, line and paragraph separators, direction overrides, and surrogates (which UTF-8 cannot carry)."""
 
+PLAIN: Final = bytes(range(0x20, 0x7F))
+"""ASCII that prints: nothing here escapes it."""
+
 
 def escape(text: str) -> str:
     """Show every control character of `text`, line ends included."""

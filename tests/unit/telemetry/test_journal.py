@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appserver.telemetry.journal import MESSAGE_IDS, Event, name_field, render_fields
+from appserver.telemetry.datagrams import Datagrams
+from appserver.telemetry.journal import MESSAGE_IDS, Event, name_field, render_datagram, render_fields
 from appserver.telemetry.log import Channel, Log, add_request_id, add_traceback, send_fields
+from appserver.telemetry.record import Form
+from appserver.telemetry.text import PLAIN
+
+FORM = Form(render_datagram, lambda _: "", PLAIN)
 
 
 def split(fields: list[bytes]) -> dict[str, str]:
@@ -102,7 +107,7 @@ def fail() -> ValueError:
 
 def test_the_whole_pipeline_up_to_sendv() -> None:
     sent: list[list[bytes]] = []
-    log = Log(Channel(render_fields, sent.append, 0), [add_request_id, add_traceback], {})
+    log = Log(Channel(render_fields, sent.append, 0, FORM, Datagrams()), [add_request_id, add_traceback], {})
     log.error("Failed", code="application_error", exc_info=fail(), http_status=500)
     fields = split(sent[0])
     assert fields["MESSAGE"].startswith("Failed\nTraceback (most recent call last):\n")
@@ -118,6 +123,6 @@ def test_a_record_that_libsystemd_refuses_is_counted() -> None:
 
     with pytest.raises(OSError, match="Invalid argument"):
         send_fields(spoil("info", {"event": "x"}))
-    log = Log(Channel(spoil, send_fields, 0), [], {})
+    log = Log(Channel(spoil, send_fields, 0, FORM, Datagrams()), [], {})
     log.info("lost")
     assert log.dropped == 1

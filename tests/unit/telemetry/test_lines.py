@@ -45,7 +45,7 @@ def test_a_json_field_cannot_take_the_place_of_a_word() -> None:
     assert (data["extra_level"], data["extra_message"], data["extra_timestamp"]) == ("x", "y", "z")
 
 
-@given(st.dictionaries(st.text(min_size=1), VALUES))
+@given(st.dictionaries(st.text(min_size=1).filter(lambda key: key != "captured"), VALUES))
 def test_json_is_one_valid_line_without_control_characters(fields: dict[str, Any]) -> None:
     line = render_json("info", {**fields, "event": "Said"})
     assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", line[:-1].decode())
@@ -88,3 +88,9 @@ def test_only_a_record_begins_in_the_first_column(message: str, traceback: str) 
 def test_colour_is_there_only_when_asked_for() -> None:
     assert "\x1b[1;31mcritical" in show(colour=True, level="critical", key="x")
     assert "\x1b" not in show(colour=False, level="critical", key="x")
+
+
+def test_a_record_that_is_rendered_later_has_the_time_when_it_was_made() -> None:
+    assert parse(captured=1_700_000_000_000_001)["timestamp"] == "2023-11-14T22:13:20.000001Z"
+    line = Console(colour=False).render("info", {"event": "Said", "captured": 1_700_000_000_999_999})
+    assert re.fullmatch(rb"\d\d:\d\d:20\.999 info     Said\n", line)

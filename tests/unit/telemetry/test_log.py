@@ -20,8 +20,13 @@ import pytest
 import appserver
 from appserver.telemetry import log as log_module
 from appserver.telemetry.context import REQUEST_ID
-from appserver.telemetry.journal import MESSAGE_IDS, render_fields
+from appserver.telemetry.datagrams import Datagrams
+from appserver.telemetry.journal import MESSAGE_IDS, render_datagram, render_fields
 from appserver.telemetry.log import LEVELS, Channel, Log, add_request_id, build, capture_stdlib, choose_format
+from appserver.telemetry.record import Form
+from appserver.telemetry.text import PLAIN
+
+FORM = Form(render_datagram, lambda _: "", PLAIN)
 
 
 def records(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -150,7 +155,7 @@ def test_bound_fields_and_the_request_id(log: Log, stream: io.StringIO) -> None:
 
 def test_the_place_is_the_callers() -> None:
     sent: list[list[bytes]] = []
-    log = Log(Channel(render_fields, sent.append, 0), [add_request_id], {})
+    log = Log(Channel(render_fields, sent.append, 0, FORM, Datagrams()), [add_request_id], {})
     line = sys._getframe().f_lineno + 1
     log.info("Hello")
     assert f"CODE_LINE={line}".encode() in sent[0]
@@ -247,7 +252,7 @@ def test_logging_goes_through_the_pipeline(captured: logging.Logger, stream: io.
 
 def test_logging_keeps_its_place(stream: io.StringIO) -> None:
     sent: list[list[bytes]] = []
-    restore = capture_stdlib(Log(Channel(render_fields, sent.append, 0), [], {}))
+    restore = capture_stdlib(Log(Channel(render_fields, sent.append, 0, FORM, Datagrams()), [], {}))
     line = sys._getframe().f_lineno + 1
     logging.getLogger("shop").error("x")
     restore()
