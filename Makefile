@@ -1,5 +1,5 @@
 # The commands of the project. On a fresh Debian machine each installs what it needs: see tools/setup.
-.PHONY: serve test lint unit deb clean
+.PHONY: serve test lint unit bench deb clean
 .DEFAULT_GOAL := serve
 BIN := .venv/bin
 
@@ -14,6 +14,9 @@ lint: .venv/test
 
 unit: .venv/test
 	tools/check unit
+
+bench:  ## appserver beside its peers, in one run; BENCH="--workloads hello" is passed on
+	bench/run $(BENCH)
 
 deb:  ## the Debian package, into build/deb
 	packaging/deb

@@ -1,0 +1,1 @@
+"""The benchmark: appserver and its peers side by side, on one machine, in one run. See docs/benchmark.md."""

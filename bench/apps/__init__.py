@@ -1,0 +1,1 @@
+"""The applications that every contender serves. They import nothing of any server."""

@@ -1,0 +1,199 @@
+"""The contenders: how each is started with one worker and its best settings, and what it needs to be here."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
+from typing import Final
+
+from bench.addresses import Address
+from bench.errors import ContenderError
+from bench.workloads import Log, Workload
+
+KEEP_ALIVE: Final = 600
+"""Seconds that idle connections are kept: longer than any measurement."""
+CONNECTIONS: Final = 16_384
+"""Where a contender has a limit of open connections it is set to this: some have 1,000 or 1,024."""
+
+_NGINX: Final = """\
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 16384; }}
+http {{
+    access_log off;
+    keepalive_requests 1000000000;
+    keepalive_timeout {keep_alive};
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port} backlog=2048;
+        default_type text/plain;
+        return 200 "Hello, world!";
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a contender is told: the application, where to listen, where to log, and a folder for its files."""
+
+    application: str
+    address: Address
+    log: Log
+    folder: Path
+
+    def bind(self, port: Sequence[str], path: Sequence[str]) -> list[str]:
+        """The arguments for a port, or those for a path, with `{}` filled in."""
+        words = path if isinstance(self.address, Path) else port
+        return [word.format(self.address) for word in words]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One server.
+
+    Attributes:
+        name: What `--servers` takes.
+        command: Its command line. Standard output and error, where its logs go, are a file.
+        modules: The packages that have to be installed.
+        program: The program that has to be on PATH.
+        floor: Not an application server, but what one can be compared with.
+        chosen: Takes part unless `--servers` says otherwise.
+        journals: Speaks the journal's protocol.
+    """
+
+    name: str
+    command: Callable[[Launch], list[str]]
+    modules: tuple[str, ...] = ()
+    program: str | None = None
+    floor: bool = False
+    chosen: bool = True
+    journals: bool = False
+
+
+def _start_appserver(launch: Launch) -> list[str]:
+    return [
+        *(sys.executable, "-m", "appserver", launch.application, "--timeout-keep-alive", str(KEEP_ALIVE)),
+        *launch.bind(("--port", "{}"), ("--uds", "{}")),
+        # `auto` would write for people where the bench itself runs under a terminal or the journal.
+        *("--log-format", "journal" if launch.log is Log.JOURNAL else "json"),
+        "--no-access-log" if launch.log is Log.NONE else "--access-log",
+    ]
+
+
+def _start_appserver_h11(launch: Launch) -> list[str]:
+    return [*_start_appserver(launch), "--http", "h11"]
+
+
+def _start_uvicorn(launch: Launch) -> list[str]:
+    return [
+        *(sys.executable, "-m", "uvicorn", launch.application, "--http", "httptools", "--loop", "uvloop"),
+        *("--timeout-keep-alive", str(KEEP_ALIVE)),
+        *launch.bind(("--port", "{}"), ("--uds", "{}")),
+        # Its access log is written at level info, without colours into a file.
+        *(("--log-level", "warning", "--no-access-log") if launch.log is Log.NONE else ("--access-log",)),
+    ]
+
+
+def _start_granian(launch: Launch) -> list[str]:
+    return [
+        *(sys.executable, "-m", "granian", launch.application, "--interface", "asgi", "--loop", "uvloop"),
+        # One single-threaded runtime: what its documentation advises for one worker, and the fewest switches between
+        # threads. Without WebSocket and HTTP/2 it looks for neither in a request.
+        *("--workers", "1", "--runtime-mode", "st", "--runtime-threads", "1", "--http", "1", "--no-ws"),
+        *("--backlog", str(CONNECTIONS), "--backpressure", str(CONNECTIONS)),
+        # The only limit that it has for idle connections; a minute is the most it takes.
+        *("--http1-header-read-timeout", "60000"),
+        *launch.bind(("--port", "{}"), ("--uds", "{}")),
+        *(("--log-level", "warning", "--no-access-log") if launch.log is Log.NONE else ("--access-log",)),
+    ]
+
+
+def _start_hypercorn(launch: Launch) -> list[str]:
+    return [
+        *(sys.executable, "-m", "hypercorn", launch.application, "--worker-class", "uvloop", "--workers", "1"),
+        *("--config", str(Path(__file__).with_name("hypercorn.toml")), "--keep-alive", str(KEEP_ALIVE)),
+        *launch.bind(("--bind", "127.0.0.1:{}"), ("--bind", "unix:{}")),
+        *(("--log-level", "warning") if launch.log is Log.NONE else ("--access-logfile", "-")),
+    ]
+
+
+def _start_gunicorn(launch: Launch) -> list[str]:
+    return [
+        *(sys.executable, "-m", "gunicorn", launch.application, "--worker-class", "asgi", "--workers", "1"),
+        *("--asgi-loop", "uvloop", "--http-parser", "fast", "--no-control-socket"),
+        *("--keep-alive", str(KEEP_ALIVE), "--worker-connections", str(CONNECTIONS)),
+        *launch.bind(("--bind", "127.0.0.1:{}"), ("--bind", "unix:{}")),
+        *(("--log-level", "warning") if launch.log is Log.NONE else ("--access-logfile", "-")),
+    ]
+
+
+def _start_nginx(launch: Launch) -> list[str]:
+    configuration = launch.folder / "nginx.conf"
+    text = _NGINX.format(folder=launch.folder, port=launch.address, keep_alive=KEEP_ALIVE)
+    configuration.write_text(text, encoding="utf-8")
+    return ["nginx", "-p", str(launch.folder), "-c", str(configuration), "-e", "stderr"]
+
+
+def _start_raw(launch: Launch) -> list[str]:
+    return [sys.executable, "-m", "bench.raw", str(launch.address)]
+
+
+_TABLE: Final = (
+    Contender("appserver", _start_appserver, ("appserver",), journals=True),
+    Contender("appserver-h11", _start_appserver_h11, ("appserver",), chosen=False, journals=True),
+    Contender("granian", _start_granian, ("granian", "uvloop")),
+    Contender("gunicorn", _start_gunicorn, ("gunicorn", "gunicorn_h1c", "uvloop")),
+    Contender("uvicorn", _start_uvicorn, ("uvicorn", "httptools", "uvloop")),
+    Contender("hypercorn", _start_hypercorn, ("hypercorn", "uvloop")),
+    Contender("nginx", _start_nginx, program="nginx", floor=True),
+    Contender("raw", _start_raw, ("uvloop",), floor=True),
+)
+
+CONTENDERS: Final[Mapping[str, Contender]] = {contender.name: contender for contender in _TABLE}
+"""All of them by name. The first is the one that the others are compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A contender in a workload, and the log that it writes there."""
+
+    label: str
+    contender: Contender
+    log: Log
+
+
+def list_entries(workload: Workload, chosen: Sequence[Contender]) -> list[Entry]:
+    """Who takes part in a workload, of those that are wanted."""
+    entries = []
+    for contender in chosen:
+        if contender.floor and not workload.floors:
+            continue
+        if workload.log is Log.JOURNAL and not contender.journals:
+            continue
+        entries.append(Entry(contender.name, contender, workload.log))
+        # What the log costs is told by the same server without it, in rounds between those with it.
+        if workload.log is not Log.NONE and contender.journals:
+            entries.append(Entry(f"{contender.name}, no log", contender, Log.NONE))
+    return entries
+
+
+def require(contender: Contender) -> None:
+    """Check that a contender is installed.
+
+    Raises:
+        ContenderError: It is not.
+    """
+    missing = [module for module in contender.modules if find_spec(module) is None]
+    if contender.program is not None and which(contender.program) is None:
+        missing.append(contender.program)
+    if missing:
+        raise ContenderError(f"not installed: {', '.join(missing)}")
