@@ -65,8 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check(words: Sequence[str]) -> Exit:
     """Try the settings, the application and the sockets, without serving."""
     parser = command_line(f"{PROGRAM} check")
+    from appserver.wire.select import pick  # noqa: PLC0415 - for this command alone
+
     _, given = arguments.read(parser, words)
     loaded = resolve(given, os.environ)
+    pick(loaded.settings.http)
     said = sum(origin != "default" for origin in loaded.origins.values())
     _report("settings", "ok", f"{said} set, {len(loaded.origins) - said} default")
     for warning in loaded.warnings:

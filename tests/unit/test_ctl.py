@@ -128,6 +128,13 @@ def test_check_with_a_wrong_setting_is_a_usage_error(capsys: Capture) -> None:
     assert capsys.readouterr().err == "appserverctl: --port: 'x': expected a port number from 0 to 65535\n"
 
 
+def test_check_knows_whether_the_engine_is_there(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gunicorn_h1c", None)
+    monkeypatch.delitem(sys.modules, "appserver.wire.http1_h1c", raising=False)
+    assert main(["check", "--http", "h1c"]) == Exit.USAGE
+    assert "appserverctl: --http: 'h1c': " in capsys.readouterr().err
+
+
 def test_check_shows_warnings(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APPSERVER_PROT", "1")
     main(["check", "--fd", "0"])

@@ -29,6 +29,7 @@ from appserver.settings import Settings
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
 from appserver.wire.engine import Headers
+from appserver.wire.select import warm
 
 STARTING: Final = "starting"
 SERVING: Final = "serving"
@@ -40,6 +41,9 @@ TICK_SECONDS: Final = 1.0
 
 BLOCKED_SECONDS: Final = 1.0
 """A tick later than this is told: somebody blocks the event loop, and every client waits."""
+
+WARM_SECONDS: Final = 0.5
+"""After the start, what was left out of it is imported."""
 
 DRAIN_TICK_SECONDS: Final = 0.05
 """While draining it is asked this often whether all is answered."""
@@ -64,6 +68,7 @@ class Life:
         notifier: The service manager.
         log: Where events go.
         loop: The running loop.
+        engine: Name of the HTTP/1.1 engine.
     """
 
     def __init__(
@@ -74,7 +79,9 @@ class Life:
         notifier: Notifier,
         log: Log,
         loop: AbstractEventLoop,
+        engine: str,
     ) -> None:
+        self._engine = engine
         self._settings, self._lifespan, self._notifier, self._log, self._loop = settings, lifespan, notifier, log, loop
         self._acceptors = acceptors
         # Asked now: a listener of our own is closed as soon as draining begins.
@@ -99,6 +106,7 @@ class Life:
             "uptime": round(monotonic() - self._begun, 3),
             "application": self._settings.app,
             "loop": type(self._loop).__module__.partition(".")[0],
+            "http": self._engine,
             "listeners": self._urls,
             "lifespan": self._lifespan.supported,
             "connections": figures.connections,
@@ -139,10 +147,10 @@ class Life:
         self._serve()
         await self._stop.wait()
         cut = await self._drain()
+        if self._access is not None:
+            self._access.close()  # now, so that the log of the shutdown stands behind all requests
         await self._shut_down()
         self.state = STOPPED
-        if self._access is not None:
-            self._access.close()
         self._log.info("Stopped", code="stopped", requests_cut=cut)
         for timer in self._timers.values():
             timer.cancel()
@@ -176,7 +184,10 @@ class Life:
         self.state = SERVING
         self._notifier.ready(self._status())
         addresses = ", ".join(self._urls)
-        self._log.info(f"Serving {self._settings.app} on {addresses}", code="ready", listeners=addresses)
+        self._log.info(
+            f"Serving {self._settings.app} on {addresses}", code="ready", listeners=addresses, http=self._engine
+        )
+        self._timers["warm"] = self._loop.call_later(WARM_SECONDS, warm)
 
     async def _drain(self) -> int:
         """Answer what can be answered; the number of requests that had to be cut."""

@@ -29,7 +29,7 @@ from appserver.system.notify import Notifier
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import Log, build, capture_stdlib
 from appserver.wire.engine import Limits
-from appserver.wire.select import pick
+from appserver.wire.select import MakeEngine, pick
 
 LEAVE_SECONDS: Final = 5.0
 """What threads and exit handlers of the application get once everything is answered."""
@@ -162,11 +162,14 @@ async def _live(settings: Settings, application: Any, listeners: list[Listener],
     )
     # What operators ask of the control socket is not traffic: no access records, figures of its own.
     control = Service(application=make_control(lambda: life.report()), log=log)  # noqa: PLW0108 - life comes later
+    make_engine = pick(settings.http)
     acceptors = []
     for listener in listeners:
-        endpoint = make_endpoint(settings, control if listener.control else service, listener.name, loop)
+        served = control if listener.control else service
+        endpoint = make_endpoint(settings, served, listener.name, loop, make_engine)
         acceptors.append((Acceptor(listener, loop, partial(Connection, endpoint), log, settings.backlog), endpoint))
-    life = Life(settings, lifespan, acceptors, notifier, log, loop)
+    engine = make_engine(Limits()).name
+    life = Life(settings, lifespan, acceptors, notifier, log, loop, engine)
     if access is None:
         return await life.run()
     access.start(loop)
@@ -176,7 +179,9 @@ async def _live(settings: Settings, application: Any, listeners: list[Listener],
         access.close()  # for a life that ends by an exception; a stop has done it
 
 
-def make_endpoint(settings: Settings, service: Service, name: str, loop: AbstractEventLoop) -> Endpoint:
+def make_endpoint(
+    settings: Settings, service: Service, name: str, loop: AbstractEventLoop, make_engine: MakeEngine
+) -> Endpoint:
     """What the connections of a listener share."""
     limits = Limits(
         request_line=settings.limit_request_line,
@@ -197,7 +202,7 @@ def make_endpoint(settings: Settings, service: Service, name: str, loop: Abstrac
         name=name,
         service=service,
         loop=loop,
-        make_engine=partial(pick(settings.http), limits),
+        make_engine=partial(make_engine, limits),
         timeouts=timeouts,
         eager=sys.version_info >= (3, 12),
     )

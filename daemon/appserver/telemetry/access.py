@@ -11,7 +11,7 @@ docs/adr/0013-access-records-in-batches.md has the figures.
 
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Sequence
-from secrets import randbits, token_hex
+from os import urandom
 from time import monotonic, time_ns
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
@@ -35,9 +35,6 @@ RETRY_SECONDS: Final = 0.002
 
 TOLD_SECONDS: Final = 5.0
 """That records were dropped is told in pairs of events, and no pair is shorter."""
-
-CLOSE_SECONDS: Final = 5.0
-"""What a slow reader gets to read the rest at the end."""
 
 TEMPLATES: Final = 512
 """Templates that are kept; a server needs some ten."""
@@ -166,17 +163,14 @@ class AccessLog:
             self._write()
 
     def close(self) -> None:
-        """Write all that is left. Gives up on a reader that takes nothing for `STALL_SECONDS`.
-
-        The event loop stands still meanwhile: nothing else is left to do when this is called.
-        """
+        """Write all that is left, and wait `STALL_SECONDS` at most for who reads it: the event loop stands still."""
         self._loop, self._batch = None, 1
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        wait, end = self._channel.outlet.wait, monotonic() + CLOSE_SECONDS
+        wait, end = self._channel.outlet.wait, monotonic() + STALL_SECONDS
         self.flush()
-        while wait(STALL_SECONDS) and self._rendered and monotonic() < end:
+        while wait(max(0.0, end - monotonic())) and self._rendered and monotonic() < end:
             self.flush()
         if self._rendered:
             self._drop(len(self._rendered))
@@ -233,8 +227,8 @@ class AccessLog:
         """Render a record of marks, and make holes of them; empty where its level is not written."""
         method, status, version, bare, listener, outcome, found = key
         # A client chooses its method, and could choose a mark that it can guess.
-        target, client, request_id, *values = (token_hex() for _ in range(3 + len(found)))
-        seconds, received, sent = (1 << 50 | randbits(50) for _ in range(3))
+        target, client, request_id, *values = (urandom(32).hex() for _ in range(3 + len(found)))
+        seconds, received, sent = (1 << 50 | int.from_bytes(urandom(6)) for _ in range(3))
         request = _Sample(method, target.encode(), [*zip(found, map(str.encode, values), strict=True)], version)
         level, record = _make_record(
             (1000, request, status, seconds, client, None if bare else request_id, received, sent, listener, outcome)

@@ -139,6 +139,13 @@ class Engine(Protocol):
         """How many bytes of body the peer lets us write now on this stream."""
         ...
 
+    def raw(self, stream: int) -> bool:
+        """Whether the bytes of the response's body go to the peer as they are, and may do so past the engine.
+
+        Such bytes belong behind all that `take()` has given; the body is then ended by `body(stream, b"", True)`.
+        """
+        ...
+
     @property
     def idle(self) -> bool:
         """No stream is open and no part of a head has arrived."""

@@ -381,6 +381,10 @@ class Http1Engine(ABC):
         """See `wire.engine.Engine`."""
         return _UNBOUNDED if stream == self._stream else 0
 
+    def raw(self, stream: int) -> bool:
+        """See `wire.engine.Engine`: all framing but chunks is none, once the head is written."""
+        return stream == self._stream and self._responding and self._framing in (LENGTH, CLOSE)
+
     @property
     def idle(self) -> bool:
         """See `wire.engine.Engine`."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import h11
 
+from appserver.wire.engine import Limits
 from appserver.wire.http1 import Http1Engine, Parsed
 from appserver.wire.semantics import Refusal, check_head
 
@@ -23,14 +24,19 @@ class H11Engine(Http1Engine):
 
     def parse_head(self, head: bytes) -> Parsed:
         """See `Http1Engine`."""
-        check_head(head, self._limits)
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_UNLIMITED)
-        connection.receive_data(head)
-        try:
-            event = connection.next_event()
-        except h11.RemoteProtocolError as error:
-            # What h11 says before the colon; behind it stands the line itself, whole.
-            raise Refusal(error.error_status_hint, str(error).partition(":")[0]) from error
-        if not isinstance(event, h11.Request):
-            raise Refusal(400, "no request line")
-        return event.method, event.target, list(event.headers), event.http_version
+        return parse_head(head, self._limits)
+
+
+def parse_head(head: bytes, limits: Limits) -> Parsed:
+    """Take a head apart: see `Http1Engine.parse_head`."""
+    check_head(head, limits)
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_UNLIMITED)
+    connection.receive_data(head)
+    try:
+        event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        # What h11 says before the colon; behind it stands the line itself, whole.
+        raise Refusal(error.error_status_hint, str(error).partition(":")[0]) from error
+    if not isinstance(event, h11.Request):
+        raise Refusal(400, "no request line")
+    return event.method, event.target, list(event.headers), event.http_version

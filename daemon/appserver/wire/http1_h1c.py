@@ -11,8 +11,7 @@ from typing import ClassVar, Final
 from gunicorn_h1c import parse_request_fast
 
 from appserver.wire.engine import Limits
-from appserver.wire.http1 import Parsed
-from appserver.wire.http1_h11 import H11Engine
+from appserver.wire.http1 import Http1Engine, Parsed
 
 _UNLIMITED: Final = 1 << 30  # our own limits are enforced here; of more than 256 fields it refuses the head anyway
 
@@ -20,7 +19,7 @@ _UNLIMITED: Final = 1 << 30  # our own limits are enforced here; of more than 25
 _REST_OF_LINE: Final = 10
 
 
-class H1cEngine(H11Engine):
+class H1cEngine(Http1Engine):
     """One HTTP/1.1 connection, server side; implements `wire.engine.Engine`."""
 
     __slots__ = ("_plain_length",)
@@ -38,7 +37,7 @@ class H1cEngine(H11Engine):
             try:
                 request = parse_request_fast(head, 0, _UNLIMITED, _UNLIMITED, _UNLIMITED, True)
             except Exception:  # noqa: BLE001 - it has two classes named ParseError, and more; the verdict is h11's anyway
-                return super().parse_head(head)
+                return self._refer(head)
             method, target, headers = request.method, request.path, request.asgi_headers
             if (
                 # It takes a bare LF for a line end too, but a CR nowhere else: so the CRs count the CRLFs.
@@ -49,4 +48,10 @@ class H1cEngine(H11Engine):
                 and target.isascii()
             ):
                 return method, target, headers, b"1.1" if request.minor_version else b"1.0"
-        return super().parse_head(head)
+        return self._refer(head)
+
+    def _refer(self, head: bytes) -> Parsed:
+        # Not at the top: it takes 6 ms of the start, and few processes ever need it. `select.warm` sees to it later.
+        from appserver.wire.http1_h11 import parse_head  # noqa: PLC0415
+
+        return parse_head(head, self._limits)

@@ -46,6 +46,15 @@ def engines() -> dict[str, str]:
     return found
 
 
+def warm() -> None:
+    """Import the reference engine, which the native one asks only about heads that are not plain.
+
+    For a while after the start, when nobody waits: not at the first such head, when a package upgrade may have put
+    another version in its place.
+    """
+    import_module(_HTTP1["h11"].module)
+
+
 def pick(name: str = AUTO) -> MakeEngine:
     """The engine behind a value of `--http`.
 
