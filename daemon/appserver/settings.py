@@ -191,10 +191,10 @@ class Settings:
 
     http: str = setting(
         "auto",
-        kinds.choice("auto", "h1c", "h11", "httptools"),
+        kinds.choice("auto", "h1c", "plain", "h11", "httptools"),
         "--http",
         group="HTTP",
-        help="HTTP/1.1 engine; auto takes the native h1c where it is installed, httptools means h1c too",
+        help="HTTP/1.1 engine; auto takes h1c where it is installed, else plain; httptools means h1c too",
         reload=False,
     )
     header: tuple[tuple[str, str], ...] = setting(

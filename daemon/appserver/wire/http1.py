@@ -1,6 +1,6 @@
 """HTTP/1.1 but for the parsing of heads: what all HTTP/1.1 engines have in common.
 
-An engine is this class with a `parse_head()` of its own, and that is all in which engines differ: when a head is
+An engine is this class with a `read_head()` of its own, and that is all in which engines differ: when a head is
 whole, what a request means, where a body ends, whether the connection lives on, and every byte that is written is
 decided here, once.
 
@@ -11,11 +11,11 @@ decided here, once.
 
 from abc import ABC, abstractmethod
 from http import HTTPStatus
-from typing import ClassVar, Final, TypeAlias
+from typing import ClassVar, Final
 
 from appserver.wire.chunked import ChunkedBody
 from appserver.wire.engine import Body, Closed, Event, Head, Headers, Limits, Refused
-from appserver.wire.semantics import CHUNKED, Refusal, check_partial_head, check_request
+from appserver.wire.semantics import CHUNKED, Refusal, Request, check_partial_head
 
 # What is still read and thrown away of a body that the application did not want, so that the connection can be kept.
 # More than that costs more than a new connection.
@@ -30,10 +30,6 @@ JOIN_LIMIT: Final = 32 * 1024
 _CR: Final = ord("\r")
 _UNBOUNDED: Final = 1 << 62  # HTTP/1.1 has no window of its own: the transport's buffer is the only limit
 
-
-Parsed: TypeAlias = tuple[bytes, bytes, Headers, bytes]
-"""A head as a parser gives it: method, target, fields (names in lower case, values without white space around them),
-version (`1.1`)."""
 
 # What the engine waits for. Plain names, because an Enum's members cost an attribute look-up each time.
 IDLE: Final = "idle"
@@ -50,7 +46,7 @@ CLOSE: Final = "close"
 
 
 class Http1Engine(ABC):
-    """One HTTP/1.1 connection, server side; with `parse_head()` it implements `wire.engine.Engine`."""
+    """One HTTP/1.1 connection, server side; with `read_head()` it implements `wire.engine.Engine`."""
 
     __slots__ = (
         "_chunked",
@@ -104,14 +100,14 @@ class Http1Engine(ABC):
         self.closing = False
 
     @abstractmethod
-    def parse_head(self, head: bytes) -> Parsed:
-        """Take a head apart.
+    def read_head(self, head: bytes) -> Request:
+        """Take a head apart and check it: `semantics.check_request` on what a parser makes of it.
 
         Args:
             head: All of it, with its blank line, as it came.
 
         Raises:
-            Refusal: It breaks a limit, or does not fit the grammar of RFC 9112.
+            Refusal: It breaks a limit, does not fit the grammar of RFC 9112, or cannot be served.
         """
 
     # In
@@ -193,7 +189,7 @@ class Http1Engine(ABC):
         return events
 
     def _begin(self, head: bytes) -> list[Event]:
-        method, target, headers, version, length, expects, last = check_request(*self.parse_head(head), self._limits)
+        method, target, headers, version, length, expects, last = self.read_head(head)
         self._skipped = False
         self._seen = 0
         self._stream += 1
@@ -399,6 +395,23 @@ class Http1Engine(ABC):
     def abrupt(self) -> bool:
         """See `wire.engine.Engine`."""
         return self._cut and self._framing is CLOSE
+
+
+class ReferringEngine(Http1Engine):
+    """An engine that reads plain heads itself, and leaves all others, and all refusals, to the reference engine."""
+
+    __slots__ = ("_plain_length",)
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        # A head that is no longer than any of its parts may be breaks none of these limits.
+        self._plain_length = min(limits.request_line, limits.field, limits.head)
+
+    def _refer(self, head: bytes) -> Request:
+        # Not at the top: it takes 6 ms of the start, and few processes ever need it. `select.warm` sees to it later.
+        from appserver.wire.http1_h11 import read_head  # noqa: PLC0415
+
+        return read_head(head, self._limits)
 
 
 def _write_head(status: int, headers: Headers) -> bytes:

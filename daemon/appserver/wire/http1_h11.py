@@ -9,8 +9,8 @@ from typing import ClassVar
 import h11
 
 from appserver.wire.engine import Limits
-from appserver.wire.http1 import Http1Engine, Parsed
-from appserver.wire.semantics import Refusal, check_head
+from appserver.wire.http1 import Http1Engine
+from appserver.wire.semantics import Refusal, Request, check_head, check_request
 
 _UNLIMITED = 1 << 30  # the limits have been enforced before h11 sees the head
 
@@ -22,13 +22,13 @@ class H11Engine(Http1Engine):
 
     name: ClassVar[str] = "h11"
 
-    def parse_head(self, head: bytes) -> Parsed:
+    def read_head(self, head: bytes) -> Request:
         """See `Http1Engine`."""
-        return parse_head(head, self._limits)
+        return read_head(head, self._limits)
 
 
-def parse_head(head: bytes, limits: Limits) -> Parsed:
-    """Take a head apart: see `Http1Engine.parse_head`."""
+def read_head(head: bytes, limits: Limits) -> Request:
+    """Take a head apart and check it: see `Http1Engine.read_head`."""
     check_head(head, limits)
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_UNLIMITED)
     connection.receive_data(head)
@@ -39,4 +39,4 @@ def parse_head(head: bytes, limits: Limits) -> Parsed:
         raise Refusal(error.error_status_hint, str(error).partition(":")[0]) from error
     if not isinstance(event, h11.Request):
         raise Refusal(400, "no request line")
-    return event.method, event.target, list(event.headers), event.http_version
+    return check_request(event.method, event.target, list(event.headers), event.http_version, limits)

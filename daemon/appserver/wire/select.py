@@ -1,13 +1,14 @@
 """The one place that picks an engine.
 
-A native engine is never a need: where its library is missing, the reference engine serves the same bytes the same
-way. The choice is logged at the start, and `--version` names all that are there.
+A native engine is never a need: where its library is missing, another serves the same bytes the same way. The choice
+is logged at the start, and `--version` names all that are there.
 """
 
 from collections.abc import Callable
 from importlib import import_module
 from typing import Final, NamedTuple, TypeAlias
 
+from appserver import __version__
 from appserver.errors import UsageError
 from appserver.wire.engine import Engine, Limits
 
@@ -20,12 +21,14 @@ MakeEngine: TypeAlias = Callable[[Limits], Engine]
 class _Source(NamedTuple):
     module: str
     name: str
-    distribution: str
+    distribution: str | None
+    """Where it comes from; None for our own."""
 
 
 # Fastest first. Named and not imported: h11 takes 8 ms, and `--help` needs none of them.
 _HTTP1: Final = {
     "h1c": _Source("appserver.wire.http1_h1c", "H1cEngine", "gunicorn_h1c"),
+    "plain": _Source("appserver.wire.http1_plain", "PlainEngine", None),
     "h11": _Source("appserver.wire.http1_h11", "H11Engine", "h11"),
 }
 
@@ -40,7 +43,7 @@ def engines() -> dict[str, str]:
     found = {}
     for name, source in _HTTP1.items():
         try:
-            found[name] = version(source.distribution)
+            found[name] = __version__ if source.distribution is None else version(source.distribution)
         except PackageNotFoundError:
             continue
     return found

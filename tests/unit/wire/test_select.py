@@ -31,12 +31,12 @@ def test_auto_is_the_fastest_that_is_there() -> None:
     assert pick()(Limits()).name == pick("auto")(Limits()).name == next(iter(engines()))
 
 
-def test_without_the_native_library_auto_is_the_reference_and_the_native_one_an_error(
+def test_without_the_native_library_auto_is_the_next_and_the_native_one_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "gunicorn_h1c", None)
     monkeypatch.delitem(sys.modules, "appserver.wire.http1_h1c", raising=False)
-    assert pick()(Limits()).name == "h11"
+    assert pick()(Limits()).name == "plain"
     for name in ("h1c", "httptools"):
         with pytest.raises(UsageError, match=rf"--http: '{name}': .*install appserverd\[fast\]"):
             pick(name)
