@@ -32,7 +32,7 @@ class Log(Enum):
 _CURL: Final = (("user-agent", "curl/8.14.1"), ("accept", "*/*"))
 
 # What Chrome sends to a page of a shop on which one is logged in; the host is the thirteenth field.
-_CHROME: Final = (
+CHROME: Final = (
     ("connection", "keep-alive"),
     ("sec-ch-ua", '"Chromium";v="142", "Google Chrome";v="142", "Not_A Brand";v="99"'),
     ("sec-ch-ua-mobile", "?0"),
@@ -97,7 +97,7 @@ _BODIES: Final = "bench.apps.bodies:app"
 
 _TABLE: Final = (
     Workload("hello", "Hello, 3 header fields", floors=True),
-    Workload("browser", "Hello, 13 header fields", fields=_CHROME),
+    Workload("browser", "Hello, 13 header fields", fields=CHROME),
     Workload(
         "json",
         "JSON through FastAPI",
