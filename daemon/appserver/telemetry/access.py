@@ -202,7 +202,11 @@ class AccessLog:
         for facts in batch:
             time, request, status, duration, client, request_id, received, sent, listener, outcome = facts
             target = request.target
-            texts = [client.encode("utf-8", "surrogatepass"), (request_id or "").encode("utf-8", "surrogatepass")]
+            texts = [
+                target,
+                client.encode("utf-8", "surrogatepass"),
+                (request_id or "").encode("utf-8", "surrogatepass"),
+            ]
             found: tuple[bytes, ...] = ()
             for name, value in request.headers:
                 if name in names and name not in found:
@@ -214,13 +218,13 @@ class AccessLog:
                 template = self._make_template(key)
             if not template:
                 continue
-            if target.translate(None, plain) or b"".join(texts).translate(None, plain):
+            if b"".join(texts).translate(None, plain):
                 rendered.append(form.render(*_make_record(facts)))
                 continue
             micros = round(duration * 1_000_000)
             tenths = (micros + 50) // 100
             at = stamp(time // 1000).encode()
-            rendered.append(template % (at, target, tenths // 10, tenths % 10, target, micros, received, sent, *texts))
+            rendered.append(template % (at, target, tenths // 10, tenths % 10, micros, received, sent, *texts))
         return rendered
 
     def _make_template(self, key: _Key) -> bytes:
@@ -237,9 +241,9 @@ class AccessLog:
         if LEVELS[level] >= self._channel.threshold:
             form = self._channel.form
             micros = seconds * 1_000_000
-            marks = [(form.stamp(1), b"%b"), (target, b"%b"), (_show_ms(micros), b"%d.%d"), (target, b"%b")]
+            marks = [(form.stamp(1), b"%b"), (target, b"%b"), (_show_ms(micros), b"%d.%d")]
             marks += [(str(number), b"%d") for number in (micros, received, sent)]
-            marks += [(text, b"%b") for text in (client, request_id, *values)]
+            marks += [(text, b"%b") for text in (target, client, request_id, *values)]
             template = _cut(form.render(level, record), marks)
         if len(self._templates) >= TEMPLATES:
             self._templates.clear()  # somebody tries methods; those in use are soon back
@@ -306,12 +310,12 @@ def _make_record(facts: _Facts) -> tuple[str, dict[str, object]]:
     event = f"{request.method} {target} {status} {_show_ms(micros)} ms"
     fields: dict[str, object] = {
         "http_method": request.method,
-        "http_target": target,
         "http_status": status,
         "http_version": request.version,
         "duration_us": micros,
         "bytes_received": received,
         "bytes_sent": sent,
+        "http_target": target,
         "client_addr": client,
         "request_id": request_id,
         "listener": listener,
