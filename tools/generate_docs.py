@@ -57,7 +57,8 @@ by the application: it is logged as the event `misuse` with what was expected, a
 
 HTTP_TEXT: Final = """\
 The response to one request (`TRANSITIONS` in `daemon/appserver/asgi/http.py`). The inputs are the messages that the
-application sends. `http.response.start` is held until the first body message.
+application sends. `http.response.start` is held until the first body message. While a file is on its way, after
+`pathsend` and `zerocopysend`, the response is `sending`, where every message is misuse.
 """
 
 LIFESPAN_TEXT: Final = """\

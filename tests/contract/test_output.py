@@ -233,3 +233,37 @@ def test_no_interim_response_to_1_0(engine: Callable[[Limits], Engine], status: 
     head = begin(one, request("POST", version="1.0", fields=b"Expect: 100-continue\r\nContent-Length: 5\r\n"))
     one.inform(head.stream, status, [])
     assert written(one) == b""
+
+
+# Bytes past the engine
+
+
+@pytest.mark.parametrize(
+    ("version", "method", "fields", "raw"),
+    [
+        ("1.1", "GET", [(b"content-length", b"6")], True),
+        ("1.1", "GET", [], False),
+        ("1.0", "GET", [], True),
+        ("1.1", "HEAD", [(b"content-length", b"6")], False),
+    ],
+    ids=["length", "chunks", "until the end", "no body"],
+)
+def test_bytes_may_pass_the_engine_where_framing_adds_none(
+    engine: Callable[[Limits], Engine], version: str, method: str, fields: Headers, raw: bool
+) -> None:
+    one = engine(Limits())
+    head = begin(one, request(method, version=version))
+    assert not one.raw(head.stream)  # the head is not written yet
+    one.respond(head.stream, 200, fields, b"", end=False)
+    assert one.raw(head.stream) is raw
+    assert not one.raw(head.stream + 1)
+    before = written(one)
+    past = b"hidden" if raw else b""
+    one.body(head.stream, b"", end=True)
+    (response,), rest = parse(before + past + written(one), [method], ended=one.closing)
+    assert (response.body, rest) == (past, b"")
+    assert not one.raw(head.stream)
+    if version == "1.1":
+        still_serves(one)
+    else:
+        serves_no_more(one)

@@ -6,6 +6,9 @@ with it and what comes next, and everything that is not in the table is misuse, 
     AWAITED ──start──▶ HELD ──last──▶ COMPLETE
                         └──more──▶ STREAMING ──more──▶ STREAMING ──last──▶ COMPLETE
 
+A file may take the place of a body message (`asgi.files`). Until it has left, the response is SENDING, where no message
+is taken; then comes what the table says. A file that does not leave whole cuts the response.
+
 The start is held until the first body message (the ASGI specification asks for that), so that a small answer is one
 write, and so that an application which fails right after its start still gets its client a 500.
 
@@ -20,8 +23,9 @@ from time import monotonic
 from typing import Final, NoReturn
 
 from appserver.asgi.answers import ANSWERS, answer_fields
+from appserver.asgi.faults import is_disconnect, report_error, report_misuse, report_silence
 from appserver.asgi.fields import check_fields
-from appserver.asgi.misuse import find_caller
+from appserver.asgi.files import File, open_file, open_path
 from appserver.asgi.peer import DONE, Peer
 from appserver.asgi.service import Service
 from appserver.asgi.types import Message, Scope
@@ -33,12 +37,16 @@ from appserver.wire.engine import Head, Headers
 AWAITED: Final = "awaited"
 HELD: Final = "held"
 STREAMING: Final = "streaming"
+SENDING: Final = "sending"
 COMPLETE: Final = "complete"
 
-# Inputs: the messages an application may send, with the two kinds of body told apart.
+# Inputs: the messages an application may send, with those that end the response told apart.
 START: Final = "http.response.start"
 MORE: Final = "http.response.body with more_body"
 LAST: Final = "http.response.body"
+FILE_MORE: Final = "http.response.zerocopysend with more_body"
+FILE_LAST: Final = "http.response.zerocopysend"
+PATH: Final = "http.response.pathsend"
 
 PIECE_SIZE: Final = 4096
 """Pieces of a body that the application has not asked for yet are joined up to this size, in bytes."""
@@ -183,31 +191,40 @@ class HttpCycle:
         """ASGI `send`.
 
         Returns:
-            At once what is over, unless the client is slow: then a coroutine that waits for it.
+            At once what is over, unless the client is slow or a file is sent: then a coroutine that waits for it.
 
         Raises:
             ClientDisconnectedError: The client is gone.
             MisuseError: The message cannot be sent now, or not at all.
+            OSError: The file cannot be opened.
         """
         if self.gone:
             raise ClientDisconnectedError("the client is gone")
         try:
             kind = message["type"]
-            if kind == LAST and message.get("more_body", False):
-                kind = MORE
+            if kind == LAST:
+                if message.get("more_body", False):
+                    kind = MORE
+            elif kind == FILE_LAST and message.get("more_body", False):
+                kind = FILE_MORE
         except (KeyError, TypeError, AttributeError):
             return self._misuse("a message must be a dict with a 'type'", reprlib.repr(message))
         transition = TRANSITIONS.get((self._state, kind))
         if transition is None:
-            return self._misuse(f"expected {' or '.join(expected(self._state)) or 'nothing more'}", reprlib.repr(kind))
+            return self._misuse(f"expected {_expectation(self._state)}", reprlib.repr(kind))
         action, following = transition
         try:
-            action(self, message)
+            file = action(self, message)
         except MisuseError as error:
             return self._misuse(str(error), reprlib.repr(kind))
+        if file is not None:
+            self._state = SENDING
+            return self._transfer(file, following)
         self._state = following
         if following == COMPLETE:
-            self._complete()
+            self._record("complete")
+            if self._waiters:
+                self._wake()
         elif following == STREAMING and self.peer.choked:
             return self.peer.writable()
         return DONE
@@ -246,38 +263,78 @@ class HttpCycle:
             if not isinstance(body, (bytearray, memoryview)):
                 raise MisuseError(f"body must be bytes, not {type(body).__name__}")
             body = bytes(body)
+        if not self._admit(len(body), last=last):
+            return b""
+        self.sent += len(body)
+        return body
+
+    def _send_path(self, message: Message) -> File | None:
+        return self._begin_file(open_path(message), last=True)
+
+    def _send_file(self, message: Message) -> File | None:
+        return self._begin_file(open_file(message), last=not message.get("more_body", False))
+
+    def _begin_file(self, file: File, *, last: bool) -> File | None:
+        """Check a file against the head, and send that if it is held; the file again, if there is something of it."""
+        try:
+            some = self._admit(file.count, last=last) and file.count > 0
+        except MisuseError:
+            file.source.close()
+            raise
+        end = last and not some
+        if self._state == HELD:
+            if last and self._left is None and (not self._bodiless or self.head.method == "HEAD"):
+                self._held.append((b"content-length", b"%d" % file.count))
+            self.peer.respond(self.head.stream, self.status, self._held, b"", end)
+        elif end:
+            self.peer.body(self.head.stream, b"", True)
+        if some:
+            return file
+        file.source.close()
+        return None
+
+    async def _transfer(self, file: File, following: str) -> None:
+        """Send a file; then the response is in the state that the table says."""
+        try:
+            while file.count:
+                sent = await self.peer.send_file(self.head.stream, file.source.fileno(), file.offset, file.count)
+                file.advance(sent)
+                self.sent += sent
+        except ClientDisconnectedError:
+            self.disconnect()
+            raise
+        except BaseException:
+            if self._loop.is_running():  # else the process ends, and with it what would not be cancelled
+                self._fail(500)
+            raise
+        finally:
+            file.source.close()
+        self._state = following
+        if following == COMPLETE:
+            self._record("complete")
+            self._wake()
+            self.peer.body(self.head.stream, b"", True)  # last, because it may begin a pipelined request
+
+    def _admit(self, size: int, *, last: bool) -> bool:
+        """Count bytes of the body against Content-Length; False where none are sent."""
         if self._bodiless:
             # What would be the body of a GET is dropped in silence for HEAD, as frameworks count on it.
-            if body and self.head.method != "HEAD":
-                raise MisuseError(f"a {self.status} response has no body, and {len(body)} bytes came")
-            return b""
+            if size and self.head.method != "HEAD":
+                raise MisuseError(f"a {self.status} response has no body, and {size} bytes came")
+            return False
         if self._left is not None:
-            left = self._left - len(body)
+            left = self._left - size
             if left < 0:
                 raise MisuseError(f"the body is {-left} bytes longer than its content-length")
             if last and left:
                 raise MisuseError(f"the body is {left} bytes shorter than its content-length")
             self._left = left
-        self.sent += len(body)
-        return body
-
-    def _complete(self) -> None:
-        self._record("complete")
-        if self._waiters:
-            self._wake()
+        return True
 
     def _misuse(self, expectation: str, got: str) -> NoReturn:
         """Name the application's mistake in the log, with its place, and raise it there."""
         self._misused = True
-        self.service.log.error(
-            "The application misused ASGI: " + expectation,
-            code="misuse",
-            got=got,
-            state=self._state,
-            http_method=self.head.method,
-            http_target=self.head.target.decode("latin-1"),
-            **find_caller(),
-        )
+        report_misuse(self.service.log, self.head, self._state, expectation, got)
         raise MisuseError(expectation)
 
     # The application's call
@@ -294,7 +351,7 @@ class HttpCycle:
                 self._fail(503)
                 raise
             # Nobody cancelled this call: the application let one through that it met elsewhere.
-            self._report(error)
+            report_error(self.service.log, self.head, error)
             self._fail(500)
         except BaseException as error:  # SystemExit too: a request must not end the process
             if isinstance(error, GeneratorExit) and not self._loop.is_running():
@@ -302,42 +359,21 @@ class HttpCycle:
             # That the client is gone was told to the application; passing that on, in whatever wrapping, is no fault.
             if not (self.gone and is_disconnect(error)):
                 if not self._misused or not isinstance(error, MisuseError):
-                    self._report(error)
+                    report_error(self.service.log, self.head, error)
                 self._fail(500)
         else:
             if self._state != COMPLETE and not self.gone:
                 if self._told:
                     self._give_up()
                 else:
-                    self._report_silence()
+                    report_silence(self.service.log, self.head, self._state, _expectation(self._state))
                     self._fail(500)
-
-    def _report(self, error: BaseException) -> None:
-        trace = error.__traceback__
-        if trace is not None and trace.tb_next is not None:
-            error = error.with_traceback(trace.tb_next)  # the first frame is ours, and says nothing
-        self.service.log.error(
-            f"The application raised {type(error).__name__}",
-            code="application_error",
-            exc_info=error,
-            http_method=self.head.method,
-            http_target=self.head.target.decode("latin-1"),
-        )
-
-    def _report_silence(self) -> None:
-        self.service.log.error(
-            f"The application returned without ending its response: expected {' or '.join(expected(self._state))}",
-            code="misuse",
-            state=self._state,
-            http_method=self.head.method,
-            http_target=self.head.target.decode("latin-1"),
-        )
 
     def _fail(self, status: int) -> None:
         """End the response for the application: with an answer where none has begun, else with a visible cut."""
         if self._state == COMPLETE or self.gone:
             return
-        cut = self._state == STREAMING
+        cut = self._state in (STREAMING, SENDING)
         self._state = COMPLETE
         if cut:
             self.peer.reset(self.head.stream)
@@ -387,21 +423,7 @@ class HttpCycle:
             )
 
 
-def is_disconnect(error: BaseException | None) -> bool:
-    """Whether an exception is our `ClientDisconnectedError`, or was raised because of it.
-
-    Starlette raises its own ClientDisconnect from it, and task groups put it into an ExceptionGroup.
-    """
-    while error is not None:
-        if isinstance(error, ClientDisconnectedError):
-            return True
-        if isinstance(error, BaseExceptionGroup) and any(is_disconnect(inner) for inner in error.exceptions):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-_Action = Callable[[HttpCycle, Message], None]
+_Action = Callable[[HttpCycle, Message], File | None]
 
 TRANSITIONS: Final[dict[tuple[str, str], tuple[_Action, str]]] = {
     (AWAITED, START): (HttpCycle._hold, HELD),  # noqa: SLF001 - the table is a part of the class
@@ -409,9 +431,20 @@ TRANSITIONS: Final[dict[tuple[str, str], tuple[_Action, str]]] = {
     (HELD, MORE): (HttpCycle._open, STREAMING),  # noqa: SLF001
     (STREAMING, MORE): (HttpCycle._continue, STREAMING),  # noqa: SLF001
     (STREAMING, LAST): (HttpCycle._end, COMPLETE),  # noqa: SLF001
+    (HELD, PATH): (HttpCycle._send_path, COMPLETE),  # noqa: SLF001
+    (HELD, FILE_LAST): (HttpCycle._send_file, COMPLETE),  # noqa: SLF001
+    (HELD, FILE_MORE): (HttpCycle._send_file, STREAMING),  # noqa: SLF001
+    (STREAMING, FILE_MORE): (HttpCycle._send_file, STREAMING),  # noqa: SLF001
+    (STREAMING, FILE_LAST): (HttpCycle._send_file, COMPLETE),  # noqa: SLF001
 }
 
 
 def expected(state: str) -> list[str]:
     """The messages that may come in a state, as the specification names them."""
     return list(dict.fromkeys(kind.split()[0] for (known, kind) in TRANSITIONS if known == state))
+
+
+def _expectation(state: str) -> str:
+    if state == SENDING:
+        return "nothing until the file has been sent: send() is to be awaited"
+    return " or ".join(expected(state)) or "nothing more"

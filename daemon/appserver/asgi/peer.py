@@ -34,6 +34,24 @@ class Peer(Protocol):
         """Send more of the body."""
         ...
 
+    def send_file(self, stream: int, file: int, offset: int, count: int) -> Coroutine[Any, Any, int]:
+        """Send some bytes of a file as more of the body; the end is told by `body()`.
+
+        Args:
+            stream: Its response has begun.
+            file: A descriptor of a regular file.
+            offset: Of the first byte in the file.
+            count: At most so many bytes, more than 0.
+
+        Returns:
+            How many have left the process; 0 where the file ends before `offset`.
+
+        Raises:
+            ClientDisconnectedError: The client is gone.
+            OSError: The file cannot be read.
+        """
+        ...
+
     def reset(self, stream: int) -> None:
         """Cut the response short so that the client notices."""
         ...

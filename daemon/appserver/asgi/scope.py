@@ -76,7 +76,8 @@ class Scopes:
             # The proxy has taken the mount point off; `path` is the whole path, as for uvicorn (docs/migration.md).
             path = root_path + path
             raw_path = quote(root_path).encode("ascii") + raw_path
-        # One display: adding nine keys to a copy of six costs a second allocation when the table grows.
+        # One display: adding nine keys to a copy of six costs a second allocation when the table grows. It goes down to
+        # the extensions' own dicts, because the application may change those too.
         return {
             "type": "http",
             "asgi": ASGI,
@@ -91,7 +92,7 @@ class Scopes:
             "client": client,
             "server": self._server,
             "state": {**service.state, "request_id": request_id or new_request_id()},
-            "extensions": {},
+            "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
         }
 
 

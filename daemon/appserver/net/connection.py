@@ -15,6 +15,7 @@ connection ends without losing the last answer (`_close`).
 A peer that reads too slowly has a deadline of its own in whatever phase; `net.flow` keeps it.
 """
 
+import os
 import socket
 import struct
 from asyncio import BufferedProtocol, Task, Transport
@@ -27,6 +28,7 @@ from typing import Any, Final
 from appserver.asgi.answers import ANSWERS, answer_fields
 from appserver.asgi.http import HttpCycle
 from appserver.asgi.scope import Scopes
+from appserver.errors import ClientDisconnectedError
 from appserver.net.endpoint import Endpoint
 from appserver.net.flow import HIGH_WATER, Outflow
 from appserver.wire.engine import Body, Event, Head, Headers, Refused, Reset
@@ -37,6 +39,12 @@ HEAD: Final = "head"
 BODY: Final = "body"
 SERVING: Final = "serving"
 CLOSING: Final = "closing"
+
+PIECE_SIZE: Final = 128 * 1024
+"""Bytes of a file that are read at once where they cannot be sent past the engine."""
+
+SMALL_FILE: Final = 64 * 1024
+"""Bytes up to which a file is read and written with the head, in one piece: half of what sendfile(2) would cost."""
 
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 _HEAD_SIZE: Final = 256  # about what the head of an answer takes, for counting what is collected
@@ -257,6 +265,25 @@ class Connection(BufferedProtocol):
             self._end(stream)
         elif not self._corked or self._collected >= HIGH_WATER:
             self._flush()
+
+    async def send_file(self, stream: int, file: int, offset: int, count: int) -> int:
+        """See `asgi.peer.Peer`: by sendfile(2) where the bytes go to the socket as they are, else read in a thread."""
+        if count <= SMALL_FILE:
+            if self._out.choked:
+                await self._out.writable()
+            data = os.pread(file, count, offset)
+            self.body(stream, data, False)
+            return len(data)
+        self._flush()
+        if self._engine.raw(stream) and not self._out.encrypted:
+            return await self._out.send_file(file, offset, count)
+        if self._out.choked:
+            await self._out.writable()
+        data = await self._endpoint.loop.run_in_executor(None, os.pread, file, min(count, PIECE_SIZE), offset)
+        if stream not in self._cycles:
+            raise ClientDisconnectedError("the client is gone")
+        self.body(stream, data, False)
+        return len(data)
 
     def reset(self, stream: int) -> None:
         """See `asgi.peer.Peer`."""

@@ -16,9 +16,31 @@ from appserver.asgi.peer import DONE
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
 from appserver.errors import ClientDisconnectedError, MisuseError
 from appserver.telemetry.context import REQUEST_ID
-from tests.unit.asgi.stage import LAST, MORE, START, Stage, body, breathe, play, start
+from tests.unit.asgi.stage import (
+    CONTENT,
+    FILE_LAST,
+    FILE_MORE,
+    LAST,
+    MORE,
+    PATH,
+    START,
+    Stage,
+    body,
+    breathe,
+    play,
+    start,
+)
 
-INPUTS: dict[str, Message] = {http.START: START, http.MORE: MORE, http.LAST: LAST}
+INPUTS: dict[str, Message] = {
+    http.START: START,
+    http.MORE: MORE,
+    http.LAST: LAST,
+    http.FILE_MORE: FILE_MORE,
+    http.FILE_LAST: FILE_LAST,
+    http.PATH: PATH,
+}
+ENDS: list[Message] = [LAST, FILE_LAST, PATH]
+FILES: list[Message] = [FILE_LAST, FILE_MORE, PATH]
 STRANGE: list[Any] = [
     {"type": "http.response.trailers"},
     {"type": "websocket.send", "text": "hello"},
@@ -118,10 +140,12 @@ def test_after_any_messages_the_client_has_one_answer_in_order(messages: list[An
         await stage.cycle.run()
         peer = stage.peer
         assert peer.ended
-        if accepted[-1:] == [LAST]:
+        if accepted and accepted[-1] in ENDS:
             assert (peer.status, peer.cut) == (200, False)
-            assert peer.content == b"".join(message.get("body", b"") for message in accepted)
-        elif MORE in accepted:
+            assert peer.content == b"".join(
+                CONTENT if message in FILES else message.get("body", b"") for message in accepted
+            )
+        elif MORE in accepted or FILE_MORE in accepted:
             assert (peer.status, peer.cut) == (200, True)
         else:
             assert (peer.status, peer.content) == (500, b"Internal Server Error\n")

@@ -49,7 +49,7 @@ def test_a_scope_has_every_key_of_the_specification() -> None:
         "client": PEER,
         "server": TCP,
         "state": {},
-        "extensions": {},
+        "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
     }
 
 
