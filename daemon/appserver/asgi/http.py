@@ -16,7 +16,7 @@ The request's side is a queue: `receive()` takes from it, and what it took is gi
 """
 
 import reprlib
-from asyncio import AbstractEventLoop, CancelledError, Future, current_task, sleep
+from asyncio import AbstractEventLoop, CancelledError, Future, Task, current_task, sleep
 from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
@@ -95,6 +95,7 @@ class HttpCycle:
         "sent",
         "service",
         "status",
+        "task",
         "unread",
     )
 
@@ -119,6 +120,8 @@ class HttpCycle:
         self._told = False
         self._misused = False
         self._waiters: set[Future[None]] | tuple[()] = ()
+        self.task: Task[None] | None = None
+        """Runs the application; None for one that has returned without ever waiting."""
         self.gone = False
         self.status = 0
         self.received = self.sent = self.unread = 0
@@ -368,6 +371,9 @@ class HttpCycle:
                 else:
                     report_silence(self.service.log, self.head, self._state, _expectation(self._state))
                     self._fail(500)
+        finally:
+            if self.task is not None:  # here, because a call-back of the task's would cost a turn of the loop
+                self.service.tasks.discard(self.task)
 
     def _fail(self, status: int) -> None:
         """End the response for the application: with an answer where none has begun, else with a visible cut."""

@@ -52,3 +52,8 @@ class Service:
     fields: Defaults = field(default_factory=Defaults)
     figures: Figures = field(default_factory=Figures)
     tasks: "set[Task[None]]" = field(default_factory=set)
+
+    @property
+    def running(self) -> "list[Task[None]]":
+        """Application calls that have not returned, without those that were cancelled before they began."""
+        return [task for task in self.tasks if not task.done()]

@@ -54,6 +54,7 @@ class Connection(BufferedProtocol):
     """Serves one client; implements `asgi.peer.Peer`."""
 
     __slots__ = (
+        "_answer",
         "_collected",
         "_corked",
         "_cycles",
@@ -61,12 +62,14 @@ class Connection(BufferedProtocol):
         "_endpoint",
         "_engine",
         "_eof",
+        "_handling",
         "_mark",
         "_out",
         "_paused",
         "_received",
         "_scopes",
         "_transport",
+        "_turn",
         "_view",
         "deadline",
         "phase",
@@ -80,7 +83,9 @@ class Connection(BufferedProtocol):
         self._transport: Transport | None = None
         self._cycles: dict[int, HttpCycle] = {}
         self._scopes: Scopes
-        self._corked = self._ended = self._paused = self._eof = False
+        self._turn = endpoint.turn
+        self._answer: tuple[int, int, Headers, bytes] | None = None  # of a response that has ended in this turn
+        self._corked = self._handling = self._ended = self._paused = self._eof = False
         self._received = self._mark = self._collected = 0
         self.phase = OPENING
         self.deadline = inf
@@ -110,7 +115,11 @@ class Connection(BufferedProtocol):
         if self.phase is CLOSING:
             return  # read only so that the kernel does not answer with a reset and take our last answer with it
         self._received += nbytes
-        self._handle(self._engine.receive(self._view[:nbytes].tobytes()))
+        events = self._engine.receive(self._view[:nbytes].tobytes())
+        if len(events) == 1 and type(events[0]) is Head:
+            self._begin(events[0], fresh=True)  # what nearly all reads are: there is nothing to write yet
+        else:
+            self._handle(events, fresh=True)
 
     def eof_received(self) -> bool:
         """The peer has shut its sending side; it may still read."""
@@ -147,14 +156,21 @@ class Connection(BufferedProtocol):
 
     # Events
 
-    def _handle(self, events: list[Event]) -> None:
-        """Take the engine's events, and those of pipelined requests as responses end; then write once."""
-        self._corked = True
+    def _handle(self, events: list[Event], *, fresh: bool = False) -> None:
+        """Take the engine's events, and those of pipelined requests as responses end; then write once.
+
+        Args:
+            events: What the engine has given.
+            fresh: They were read just now, and applications have time until everything has been that can be.
+        """
+        self._corked = self._handling = True
         try:
+            if self._answer is not None:
+                self._write_answer()
             while True:
                 for event in events:
                     if type(event) is Head:
-                        self._begin(event)
+                        self._begin(event, fresh=fresh and type(events[-1]) is not Refused)
                     else:
                         self._dispatch(event)
                 # Whoever pipelines and does not read gets no more answers made than the buffer takes.
@@ -169,9 +185,9 @@ class Connection(BufferedProtocol):
                 if engine.closing or self._out.paused or self._endpoint.cutting:
                     self._ended = True
                     break
-                events = engine.receive(b"")
+                events, fresh = engine.receive(b""), False
         finally:
-            self._corked = False
+            self._corked = self._handling = False
         self._settle()
 
     def _dispatch(self, event: Event) -> None:
@@ -190,10 +206,9 @@ class Connection(BufferedProtocol):
         elif self._cycles:  # Closed
             self.deadline = self._patience()
 
-    def _begin(self, head: Head) -> None:
+    def _begin(self, head: Head, *, fresh: bool) -> None:
         endpoint = self._endpoint
-        service = endpoint.service
-        cycle = HttpCycle(service, self, head, self._scopes.make(head), endpoint.loop, endpoint.name)
+        cycle = HttpCycle(endpoint.service, self, head, self._scopes.make(head), endpoint.loop, endpoint.name)
         self._cycles[head.stream] = cycle
         if head.end:
             self.phase, self.deadline = SERVING, self._patience()
@@ -201,6 +216,26 @@ class Connection(BufferedProtocol):
             self.phase = BODY
             # A client that waits for 100 Continue has nothing to send yet: its time begins in proceed().
             self.deadline = inf if head.expects else self._body_deadline()
+        if fresh and endpoint.eager:
+            self._turn.begin(self, cycle)
+        else:  # a task that is not eager waits for the next turn anyway
+            self._start(cycle)
+
+    def run(self, cycle: HttpCycle) -> None:
+        """The turn's second phase: run the application, and collect what it sends before its first wait."""
+        if cycle.head.stream not in self._cycles:
+            return  # refused since, or the client has gone
+        self._corked = True
+        try:
+            self._start(cycle)
+        finally:
+            self._corked = False
+        if self._collected:
+            self._flush()
+
+    def _start(self, cycle: HttpCycle) -> None:
+        endpoint = self._endpoint
+        service = endpoint.service
         # Every call starts from the context that the process started with: a request that begins in the call-back of
         # another one must not see what that one has set.
         context = endpoint.context.copy()
@@ -211,8 +246,8 @@ class Connection(BufferedProtocol):
                 return
         else:
             task = endpoint.loop.create_task(cycle.run(), context=context)
+        cycle.task = task
         service.tasks.add(task)
-        task.add_done_callback(service.tasks.discard)
 
     def _refuse(self, stream: int, status: int, reason: str) -> None:
         self._endpoint.service.figures.refused += 1
@@ -250,6 +285,10 @@ class Connection(BufferedProtocol):
 
     def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
         """See `asgi.peer.Peer`."""
+        if end and not self._handling:
+            self._answer = stream, status, headers, body
+            self._end(stream)
+            return
         self._engine.respond(stream, status, headers, body, end)
         self._collected += len(body) + _HEAD_SIZE
         if end:
@@ -291,11 +330,26 @@ class Connection(BufferedProtocol):
         self._end(stream)
 
     def _end(self, stream: int) -> None:
-        """A response is complete: on to the next request, at once or when the present call-back is through."""
+        """A response is complete: on to the next request, in this call-back's loop or at the end of the turn."""
         self._cycles.pop(stream, None)
         self._ended = True
-        if not self._corked:
+        if not self._handling:
+            self._turn.end(self)
+
+    def conclude(self) -> None:
+        """The turn's last phase: write the response that has ended, and go on to what came behind its request."""
+        if self._engine.pending:
             self._handle([])
+        else:
+            self._write_answer()
+            self._ended = False
+            self._settle()
+
+    def _write_answer(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            self._engine.respond(*answer, True)
+            self._collected += len(answer[3]) + _HEAD_SIZE
 
     # Flow and end
 
@@ -410,6 +464,7 @@ class Connection(BufferedProtocol):
         """Answer 503 in the place of applications that still run, and end once that has left."""
         for cycle in list(self._cycles.values()):
             cycle.refuse(503)
+        self.conclude()
         self._close_transport()
 
     def abort(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from appserver.asgi.service import Service
+from appserver.net.turn import Turn
 from appserver.wire.engine import Engine
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Endpoint:
         on_last: Called when the last open connection is over.
         buffer: Where the loop reads into.
         context: What every call of the application starts from.
+        turn: The requests that begin and end in the present turn of the loop.
     """
 
     name: str
@@ -61,6 +63,10 @@ class Endpoint:
     on_last: Callable[[], None] | None = None
     buffer: bytearray = field(default_factory=lambda: bytearray(READ_SIZE))
     context: Context = field(default_factory=copy_context)
+    turn: Turn = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.turn = Turn(self.loop)
 
     def sweep(self, now: float) -> None:
         """Enforce the deadlines of all connections: once a second, instead of a timer a request."""

@@ -207,7 +207,7 @@ class Life:
         return await self._cut()
 
     def _busy(self) -> bool:
-        return any(endpoint.connections or endpoint.service.tasks for endpoint in self._endpoints)
+        return any(endpoint.connections or endpoint.service.running for endpoint in self._endpoints)
 
     async def _cut(self) -> int:
         """Cancel the applications that still run, and end what connections are left."""
@@ -215,15 +215,16 @@ class Life:
         for endpoint in self._endpoints:
             endpoint.cutting = True
         cut = service.figures.requests
-        if service.tasks:
+        running = service.running
+        if running:
             why = "told to stop a second time" if self._stops > 1 else "the graceful timeout has passed"
             what = [_count(cut, "request")] if cut else []
-            if len(service.tasks) > cut:
-                what.append(_count(len(service.tasks) - cut, "background task"))
+            if len(running) > cut:
+                what.append(_count(len(running) - cut, "background task"))
             self._log.warning(f"Cut {' and '.join(what)}: {why}", code="drain_cut", requests_cut=cut)
-            for task in list(service.tasks):
+            for task in running:
                 task.cancel()
-            await asyncio.wait(service.tasks, timeout=CANCEL_SECONDS)
+            await asyncio.wait(running, timeout=CANCEL_SECONDS)
         for endpoint in self._endpoints:
             for connection in list(endpoint.connections):
                 connection.finish()

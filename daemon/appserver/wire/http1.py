@@ -298,8 +298,8 @@ class Http1Engine(ABC):
         out.append(_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status)
         out += [b"%b: %b\r\n" % field for field in fields]
         out.append(b"\r\n")
-        if end and self._framing is LENGTH:
-            self._append(body)
+        if end and self._framing is LENGTH and len(body) <= JOIN_LIMIT:
+            out.append(body)  # what most answers are; the same as below, without the calls
             self._finish()
         else:
             self._responding = True
@@ -310,23 +310,27 @@ class Http1Engine(ABC):
         if stream != self._stream or not self._responding:
             return
         if data and self._framing is not NO_BODY:
-            if self._framing is CHUNKS:
-                self._out.append(b"%x\r\n" % len(data))
-                self._append(data)
-                self._out.append(b"\r\n")
+            if len(data) > JOIN_LIMIT:
+                self._append_large(data)
+            elif self._framing is CHUNKS:
+                self._out += (b"%x\r\n" % len(data), data, b"\r\n")
             else:
-                self._append(data)
+                self._out.append(data)
         if end:
             if self._framing is CHUNKS:
                 self._out.append(b"0\r\n\r\n")
             self._finish()
 
-    def _append(self, data: bytes) -> None:
-        if len(data) > JOIN_LIMIT:
-            self._out = [b"".join(self._out), data] if not self._large else [*self._out, data]
+    def _append_large(self, data: bytes) -> None:
+        chunks = self._framing is CHUNKS
+        if chunks:
+            self._out.append(b"%x\r\n" % len(data))
+        if not self._large:
+            self._out = [b"".join(self._out)]
             self._large = True
-        else:
-            self._out.append(data)
+        self._out.append(data)
+        if chunks:
+            self._out.append(b"\r\n")
 
     def trailers(self, stream: int, headers: Headers) -> None:
         """See `wire.engine.Engine`; only a chunked response has a place for them."""
