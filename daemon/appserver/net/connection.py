@@ -43,6 +43,10 @@ CLOSING: Final = "closing"
 PIECE_SIZE: Final = 128 * 1024
 """Bytes of a file that are read at once where they cannot be sent past the engine."""
 
+READ_AHEAD: Final = 192 * 1024
+"""Bytes of a request's body that wait for the application before the peer has to. With 64 KiB, one read, each read was
+followed by a pause: 10 MiB cost 5.2 ms of CPU and not 2.1."""
+
 SMALL_FILE: Final = 64 * 1024
 """Bytes up to which a file is read and written with the head, in one piece: half of what sendfile(2) would cost."""
 
@@ -397,7 +401,7 @@ class Connection(BufferedProtocol):
         """As much waits for applications as may be held; beyond it the peer's own buffers have to hold it."""
         if self.phase is SERVING and self._engine.pending >= HIGH_WATER:
             return True  # pipelined requests
-        return any(cycle.unread >= HIGH_WATER for cycle in self._cycles.values())
+        return any(cycle.unread >= READ_AHEAD for cycle in self._cycles.values())
 
     def _patience(self) -> float:
         """Until when an application may answer without a word about its client.

@@ -15,8 +15,8 @@ from appserver.errors import ClientDisconnectedError
 from appserver.net.endpoint import Timeouts
 
 HIGH_WATER: Final = 64 * 1024
-"""Bytes held in either direction before the other side has to wait. With one read of 64 KiB on top and one message of
-the application, a connection holds at most 192 KiB."""
+"""Bytes of a response that are held before the application has to wait, and of pipelined requests before the peer has
+to. With 192 KiB of a body, a read of 64 KiB and one message of the application, a connection holds 384 KiB at most."""
 
 FILE_TURN: Final = 1024 * 1024
 """Bytes of a file that are sent before other connections have their turn: about 0.2 ms of copying, and at most so much

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
-from appserver.net.connection import Connection
+from appserver.net.connection import READ_AHEAD, Connection
 from appserver.net.endpoint import READ_SIZE
 from appserver.net.flow import HIGH_WATER
 from appserver.wire.engine import Limits
@@ -17,7 +17,7 @@ from tests.unit.net.serving import EAGER, GET, TIMEOUTS, Client, Serving, echo, 
 
 Play: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
-HELD_LIMIT = 256 * 1024
+HELD_LIMIT = READ_AHEAD + READ_SIZE + HIGH_WATER
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 LAST: Message = {"type": "http.response.body", "body": b"last"}
 
