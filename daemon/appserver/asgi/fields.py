@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from appserver.errors import MisuseError
 from appserver.wire.engine import Headers
@@ -52,6 +52,12 @@ class Defaults(list[tuple[bytes, bytes]]):
         return lower
 
 
+def _copy(value: Any) -> bytes:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError
+    return bytes(value)
+
+
 class Fields(NamedTuple):
     """What an application declared."""
 
@@ -91,6 +97,8 @@ def check_fields(fields: Iterable[Iterable[bytes]], defaults: Defaults) -> Field
                     overrides = True
                 else:
                     continue
+            if type(value) is not bytes:
+                value = _copy(value)  # noqa: PLW2901 - what could change later, or is no bytes to the engines
             headers.append((name, value))
         # HTAB, because that is the one control character that may stand in a value.
         values = b"\t".join([value for _, value in headers])

@@ -114,6 +114,7 @@ def _is_disguised(name: bytes) -> bool:
 # Names that have been looked at and speak for nobody. Bounded, because clients may make names up.
 _harmless: Final[set[bytes]] = set()
 _HARMLESS_LIMIT: Final = 1024
+_NAME_LIMIT: Final = 64
 
 
 def is_forwarded(headers: Headers) -> bool:
@@ -122,7 +123,7 @@ def is_forwarded(headers: Headers) -> bool:
         if name not in _harmless:
             if name.replace(b"_", b"-") in _FIELDS:
                 return True
-            if len(_harmless) < _HARMLESS_LIMIT:
+            if len(_harmless) < _HARMLESS_LIMIT and len(name) <= _NAME_LIMIT:
                 _harmless.add(name)
     return False
 

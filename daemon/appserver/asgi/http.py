@@ -301,6 +301,8 @@ class HttpCycle:
         try:
             while file.count:
                 sent = await self.peer.send_file(self.head.stream, file.source.fileno(), file.offset, file.count)
+                if self._state != SENDING:
+                    raise ClientDisconnectedError("the response was cut")  # noqa: TRY301 - as send_file() does
                 file.advance(sent)
                 self.sent += sent
         except ClientDisconnectedError:
@@ -316,7 +318,7 @@ class HttpCycle:
         if following == COMPLETE:
             self._record("complete")
             self._wake()
-            self.peer.body(self.head.stream, b"", True)  # last, because it may begin a pipelined request
+            self.peer.body(self.head.stream, b"", True)
 
     def _admit(self, size: int, *, last: bool) -> bool:
         """Count bytes of the body against Content-Length; False where none are sent."""

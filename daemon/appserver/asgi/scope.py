@@ -88,7 +88,7 @@ class Scopes:
             "raw_path": raw_path,
             "query_string": query_string,
             "root_path": root_path,
-            "headers": headers,
+            "headers": headers.copy(),  # the application may change its list; the access record tells what came
             "client": client,
             "server": self._server,
             "state": {**service.state, "request_id": request_id or new_request_id()},

@@ -116,8 +116,10 @@ class Connection(BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come."""
-        if self.phase is CLOSING:
+        if self.phase is CLOSING or self._endpoint.cutting:
             return  # read only so that the kernel does not answer with a reset and take our last answer with it
+        if self._answer is not None:
+            self.conclude()  # before the engine sees anything behind the request that it belongs to
         self._received += nbytes
         events = self._engine.receive(self._view[:nbytes].tobytes())
         if len(events) == 1 and type(events[0]) is Head:
@@ -130,6 +132,8 @@ class Connection(BufferedProtocol):
         self._eof = True
         if self.phase is CLOSING:
             return False
+        if self._answer is not None:
+            self.conclude()
         self._handle(self._engine.eof())
         return True
 
@@ -227,8 +231,8 @@ class Connection(BufferedProtocol):
 
     def run(self, cycle: HttpCycle) -> None:
         """The turn's second phase: run the application, and collect what it sends before its first wait."""
-        if cycle.head.stream not in self._cycles:
-            return  # refused since, or the client has gone
+        if cycle.head.stream not in self._cycles or self._endpoint.cutting:
+            return  # refused since, or to be; or the client has gone
         self._corked = True
         try:
             self._start(cycle)
@@ -314,6 +318,8 @@ class Connection(BufferedProtocol):
         if count <= SMALL_FILE:
             if self._out.choked:
                 await self._out.writable()
+                if stream not in self._cycles:
+                    raise ClientDisconnectedError("the client is gone")
             data = os.pread(file, count, offset)
             self.body(stream, data, False)
             return len(data)
@@ -348,6 +354,12 @@ class Connection(BufferedProtocol):
             self._write_answer()
             self._ended = False
             self._settle()
+
+    def crash(self, error: Exception) -> None:
+        """A fault of ours: tell it, and end this connection, whose peer would wait for ever."""
+        context = {"message": "A connection could not go on", "exception": error}
+        self._endpoint.loop.call_exception_handler(context)
+        self.abort()
 
     def _write_answer(self) -> None:
         answer, self._answer = self._answer, None
@@ -513,7 +525,10 @@ class Connection(BufferedProtocol):
     def _time_out(self, reason: str) -> None:
         """Answer 408 where an answer can still be given (RFC 9110 section 15.5.9)."""
         self.deadline = inf
-        self._handle(self._engine.refuse(408, reason))
+        if self._answer is not None:
+            self.conclude()
+        if self.phase is not CLOSING:
+            self._handle(self._engine.refuse(408, reason))
 
     def _log(self, event: str, code: str, **fields: Any) -> None:
         endpoint = self._endpoint

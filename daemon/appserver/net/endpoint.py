@@ -41,7 +41,7 @@ class Endpoint:
         loop: The running loop.
         make_engine: A new engine for a connection.
         timeouts: How long a peer may take.
-        eager: Run applications up to their first wait inside the read call-back (Python 3.12 and later).
+        eager: Run applications up to their first wait within the turn (Python 3.12 and later).
         connections: Those that are open.
         draining: The next response on each connection is its last.
         cutting: No further request is begun, not even one that is pipelined behind an answer.
@@ -66,7 +66,7 @@ class Endpoint:
     turn: Turn = field(init=False)
 
     def __post_init__(self) -> None:
-        self.turn = Turn(self.loop)
+        self.turn = Turn(self.loop, self.context)
 
     def sweep(self, now: float) -> None:
         """Enforce the deadlines of all connections: once a second, instead of a timer a request."""

@@ -6,7 +6,7 @@ written before has left. For the peer's time both ways are one.
 
 import os
 from asyncio import AbstractEventLoop, Future, Transport, sleep
-from errno import EHOSTUNREACH, ENETUNREACH, ENOTCONN
+from errno import EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE, ENOTCONN
 from math import inf
 from time import monotonic
 from typing import Final
@@ -22,6 +22,9 @@ FILE_TURN: Final = 1024 * 1024
 """Bytes of a file that are sent before other connections have their turn: about 0.2 ms of copying, and at most so much
 to be read from a disk while the event loop waits."""
 
+
+POLL_SECONDS: Final = 0.05
+"""Where there is no descriptor left to wait with, the socket is asked this often."""
 
 _UNREACHABLE: Final = frozenset({EHOSTUNREACH, ENETUNREACH, ENOTCONN})
 """Errors of a socket, beside those that Python has classes for."""
@@ -163,14 +166,21 @@ class Outflow:
         try:
             await self._resumed()
         finally:
-            transport.set_write_buffer_limits(high=HIGH_WATER)
+            if self._transport is transport:  # uvloop raises for one that is closed
+                transport.set_write_buffer_limits(high=HIGH_WATER)
 
     async def _has_room(self, descriptor: int) -> None:
         """Wait until the socket takes more; the peer's time runs."""
         if self.deadline == inf:
             self._watch()
         # Of the transport's own descriptor loops watch nothing for others.
-        copy = os.dup(descriptor)
+        try:
+            copy = os.dup(descriptor)
+        except OSError as error:
+            if error.errno not in (EMFILE, ENFILE):
+                raise
+            await sleep(POLL_SECONDS)  # a lack of descriptors cuts no download that has begun
+            return
         waiter = self._loop.create_future()
         self._waiters.add(waiter)
         self._loop.add_writer(copy, _wake, waiter)

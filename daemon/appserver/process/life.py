@@ -216,7 +216,7 @@ class Life:
             endpoint.cutting = True
         cut = service.figures.requests
         running = service.running
-        if running:
+        if running or cut:
             why = "told to stop a second time" if self._stops > 1 else "the graceful timeout has passed"
             what = [_count(cut, "request")] if cut else []
             if len(running) > cut:
@@ -224,7 +224,8 @@ class Life:
             self._log.warning(f"Cut {' and '.join(what)}: {why}", code="drain_cut", requests_cut=cut)
             for task in running:
                 task.cancel()
-            await asyncio.wait(running, timeout=CANCEL_SECONDS)
+            if running:
+                await asyncio.wait(running, timeout=CANCEL_SECONDS)
         for endpoint in self._endpoints:
             for connection in list(endpoint.connections):
                 connection.finish()

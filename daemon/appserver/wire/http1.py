@@ -261,8 +261,8 @@ class Http1Engine(ABC):
 
     def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
         """See `wire.engine.Engine`."""
-        if stream != self._stream:
-            return
+        if stream != self._stream or self.closing:
+            return  # nothing more is answered; a refusal that came with a request whose response is out already
         lengths = closes = False
         for name, value in headers:
             if name == b"content-length":

@@ -24,6 +24,7 @@ _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-fvV:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%
 # Those that have matched: a server has few names, and clients may make names up.
 _hosts: Final[set[bytes]] = set()
 _HOSTS_LIMIT: Final = 256
+_HOST_LENGTH: Final = 255
 
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]+)([^#]*)")
 
@@ -163,7 +164,7 @@ def check_request(method: bytes, target: bytes, headers: Headers, version: bytes
             if value not in _hosts:
                 if _HOST.fullmatch(value) is None:
                     raise Refusal(400, "a Host that is not host[:port]")
-                if len(_hosts) < _HOSTS_LIMIT:
+                if len(_hosts) < _HOSTS_LIMIT and len(value) <= _HOST_LENGTH:
                     _hosts.add(value)
         elif name == b"content-length":
             # Refused even when equal: RFC 9112 section 6.3 allows that, and another reader may not collapse them.
