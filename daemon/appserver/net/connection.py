@@ -118,7 +118,7 @@ class Connection(BufferedProtocol):
         """Bytes have come."""
         if self.phase is CLOSING or self._endpoint.cutting:
             return  # read only so that the kernel does not answer with a reset and take our last answer with it
-        if self._answer is not None:
+        if self._ended:
             self.conclude()  # before the engine sees anything behind the request that it belongs to
         self._received += nbytes
         events = self._engine.receive(self._view[:nbytes].tobytes())
@@ -132,7 +132,7 @@ class Connection(BufferedProtocol):
         self._eof = True
         if self.phase is CLOSING:
             return False
-        if self._answer is not None:
+        if self._ended:
             self.conclude()
         self._handle(self._engine.eof())
         return True
@@ -348,6 +348,8 @@ class Connection(BufferedProtocol):
 
     def conclude(self) -> None:
         """The turn's last phase: write the response that has ended, and go on to what came behind its request."""
+        if self._transport is None or self.phase is CLOSING:
+            return  # nothing more is begun on a connection that is over
         if self._engine.pending:
             self._handle([])
         else:
@@ -525,7 +527,7 @@ class Connection(BufferedProtocol):
     def _time_out(self, reason: str) -> None:
         """Answer 408 where an answer can still be given (RFC 9110 section 15.5.9)."""
         self.deadline = inf
-        if self._answer is not None:
+        if self._ended:
             self.conclude()
         if self.phase is not CLOSING:
             self._handle(self._engine.refuse(408, reason))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 READ_SIZE: Final = 64 * 1024
 """Bytes taken from the kernel at once. One buffer serves all connections of a loop: it is filled and emptied within
-one call-back. asyncio and uvloop would hand over 256 KiB at once, all that a connection may hold in all."""
+one call-back. asyncio and uvloop would hand over 256 KiB at once, two thirds of what a connection may hold in all."""
 
 
 @dataclass(frozen=True, slots=True)

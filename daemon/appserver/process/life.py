@@ -255,10 +255,12 @@ class Life:
     def _repeat(self, name: str, interval: float | None, action: Any) -> None:
         if interval is None:
             return
-        action()
         self._timers[name] = self._loop.call_later(interval, self._repeat, name, interval, action)
+        action()
 
     def _tick(self) -> None:
+        # First, so that no fault in what follows can stop it: deadlines, and the date, hang on it.
+        self._timers["tick"] = self._loop.call_later(TICK_SECONDS, self._tick)
         now = monotonic()
         if now - self._ticked > TICK_SECONDS + BLOCKED_SECONDS:
             self._log.warning(
@@ -278,7 +280,6 @@ class Life:
             self._notifier.extend(TICK_SECONDS * 5)
         if self.state != STARTING:
             self._notifier.status(self._status())
-        self._timers["tick"] = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _on_stop(self, name: str) -> None:
         self._stops += 1

@@ -11,6 +11,7 @@ docs/adr/0013-access-records-in-batches.md has the figures.
 
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Sequence
+from http import HTTPMethod
 from os import urandom
 from time import monotonic, time_ns
 from typing import Final, NamedTuple, Protocol, TypeAlias
@@ -38,6 +39,8 @@ TOLD_SECONDS: Final = 5.0
 
 TEMPLATES: Final = 512
 """Templates that are kept; a server needs some ten."""
+
+_METHODS: Final = frozenset(method.value for method in HTTPMethod)
 
 _HEADERS: Final = {b"host": "http_host", b"user-agent": "user_agent", b"referer": "referer"}
 """The fields of the request that are recorded, and their names."""
@@ -159,7 +162,7 @@ class AccessLog:
             self._recover()
         if self._waiting:
             self._keep()
-        if self._rendered:
+        if self._rendered or self._channel.outlet.unfinished:
             self._write()
 
     def close(self) -> None:
@@ -175,6 +178,7 @@ class AccessLog:
         if self._rendered:
             self._drop(len(self._rendered))
             self._rendered.clear()
+            self._backlog = 0
         elif self._dropping is not None and not self._failed:
             self._recover()
             self.flush()
@@ -215,6 +219,9 @@ class AccessLog:
                 key = (request.method, status, request.version, request_id is None, listener, outcome, found)
                 template = templates.get(key)
                 if template is None:
+                    if request.method not in _METHODS or len(templates) >= TEMPLATES:
+                        self._render_alone(facts, rendered)  # clients may make methods up: no templates for those
+                        continue
                     template = self._make_template(key)
                 if not template:
                     continue
@@ -228,6 +235,11 @@ class AccessLog:
             except Exception:  # noqa: BLE001 - whatever a record is made of, it costs this record and no other
                 self._drop(1)
         return rendered
+
+    def _render_alone(self, facts: _Facts, rendered: list[bytes]) -> None:
+        level, record = _make_record(facts)
+        if LEVELS[level] >= self._channel.threshold:
+            rendered.append(self._channel.form.render(level, record))
 
     def _make_template(self, key: _Key) -> bytes:
         """Render a record of marks, and make holes of them; empty where its level is not written."""
@@ -247,8 +259,6 @@ class AccessLog:
             marks += [(str(number), b"%d") for number in (micros, received, sent)]
             marks += [(text, b"%b") for text in (target, client, request_id, *values)]
             template = _cut(form.render(level, record), marks)
-        if len(self._templates) >= TEMPLATES:
-            self._templates.clear()  # somebody tries methods; those in use are soon back
         self._templates[key] = template
         return template
 
@@ -275,7 +285,7 @@ class AccessLog:
         self._failed = False
         del self._rendered[:taken]
         self._backlog = self._backlog - sum(map(len, batch[:taken])) if self._rendered else 0
-        if self._rendered and self._timer is None:
+        if (self._rendered or self._channel.outlet.unfinished) and self._timer is None:
             self._arm(RETRY_SECONDS if taken else FLUSH_SECONDS)
 
     # What is lost

@@ -13,6 +13,8 @@ from typing import Final
 
 from systemd.journal import sendv
 
+from appserver.telemetry.stream import STALL_SECONDS, StalledError
+
 JOURNAL_SOCKET: Final = Path("/run/systemd/journal/socket")
 
 SEND_BUFFER: Final = 8 * 1024 * 1024
@@ -26,11 +28,24 @@ class Datagrams:
         path: Of the journal's socket.
     """
 
-    __slots__ = ("_path", "_socket")
+    __slots__ = ("_path", "_socket", "_stalled")
 
     def __init__(self, path: Path = JOURNAL_SOCKET) -> None:
         self._path = path
         self._socket: socket.socket | None = None
+        self._stalled = False
+
+    def write(self, fields: Sequence[bytes]) -> None:
+        """Hand an event's fields to sd_journal_sendv(3), which would wait without end for a journal that does not read.
+
+        Raises:
+            StalledError: It has not read for `STALL_SECONDS`, waited for once.
+            OSError: The journal did not take them.
+        """
+        self._stalled = not self.wait(0 if self._stalled else STALL_SECONDS)
+        if self._stalled:
+            raise StalledError("the journal is not read")
+        sendv(*fields)
 
     def offer(self, records: Sequence[bytes]) -> int:
         """See `record.Outlet`; a record is one of `journal.render_datagram`."""
@@ -46,10 +61,18 @@ class Datagrams:
                 raise
         return len(records)
 
+    @property
+    def unfinished(self) -> bool:
+        """See `record.Outlet`: a datagram is whole."""
+        return False
+
     def wait(self, seconds: float) -> bool:
         """See `record.Outlet`."""
         if self._socket is None:
-            return True
+            try:
+                self._socket = self._connect()
+            except OSError:
+                return True  # there is no journal: nothing to wait for
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
         return bool(poll.poll(seconds * 1000))

@@ -20,7 +20,6 @@ from typing import Any, Final, Generic, TextIO, TypeAlias, TypeVar
 
 import structlog
 from structlog.types import EventDict
-from systemd.journal import sendv
 
 from appserver.telemetry.context import REQUEST_ID
 from appserver.telemetry.datagrams import JOURNAL_SOCKET, Datagrams
@@ -187,7 +186,8 @@ def build(level: str = "info", log_format: str = "auto", stream: TextIO | None =
     channel: Channel[Any]
     if chosen == "journal":
         form = Form(render_datagram, lambda _: "", PLAIN)
-        channel = Channel(render_fields, send_fields, threshold, form, Datagrams())
+        journal = Datagrams()
+        channel = Channel(render_fields, journal.write, threshold, form, journal)
     else:
         sink = Stream(stream)
         if chosen == "console":
@@ -230,15 +230,6 @@ def is_terminal(stream: TextIO) -> bool:
     """Whether a person reads the stream."""
     fd = find_descriptor(stream)
     return fd is not None and os.isatty(fd)
-
-
-def send_fields(fields: list[bytes]) -> None:
-    """Hand fields to the journal.
-
-    Raises:
-        OSError: The journal did not take them; see sd_journal_sendv(3).
-    """
-    sendv(*fields)
 
 
 def add_request_id(_logger: Any, _level: str, record: EventDict) -> EventDict:

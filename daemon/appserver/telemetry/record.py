@@ -43,6 +43,11 @@ class Outlet(Protocol):
         """
         ...
 
+    @property
+    def unfinished(self) -> bool:
+        """A record was taken in part; `offer` completes it first."""
+        ...
+
     def wait(self, seconds: float) -> bool:
         """Wait for a reader, so many seconds for each piece of what was begun; whether it takes more now."""
         ...

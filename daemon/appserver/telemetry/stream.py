@@ -81,6 +81,11 @@ class Stream:
         finally:
             self._lock.release()
 
+    @property
+    def unfinished(self) -> bool:
+        """See `record.Outlet`."""
+        return len(self._rest) > 0
+
     def wait(self, seconds: float) -> bool:
         """See `record.Outlet`."""
         if self._fd is None:
@@ -115,12 +120,18 @@ class Stream:
                 self._stalled |= wait
                 break
             try:
-                left = left[os.write(fd, left[:piece]) :]
+                left = left[os.write(fd, _whole(left[:piece], left)) :]
             except OSError:
                 if len(left) == len(data):
                     raise
                 break
         return left
+
+
+def _whole(piece: memoryview, data: memoryview) -> memoryview:
+    """The whole lines of a piece, if it has one: no other process tears a write of PIPE_BUF bytes or less."""
+    end = len(piece) if len(piece) == len(data) else bytes(piece).rfind(b"\n") + 1
+    return piece[:end] if end else piece
 
 
 def find_descriptor(stream: TextIO) -> int | None:

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 from gunicorn_h1c import parse_request_fast
 
 from appserver.wire.http1 import ReferringEngine
-from appserver.wire.semantics import Request, check_request
+from appserver.wire.semantics import Refusal, Request, check_request
 
 _UNLIMITED: Final = 1 << 30  # our own limits are enforced here; of more than 256 fields it refuses the head anyway
 
@@ -30,7 +30,10 @@ class H1cEngine(ReferringEngine):
         if len(head) <= self._plain_length:
             try:
                 request = parse_request_fast(head, 0, _UNLIMITED, _UNLIMITED, _UNLIMITED, True)
-                method, target, headers = request.method, request.path, request.asgi_headers
+            except Exception:  # noqa: BLE001 - it has two classes named ParseError, and more; h11 judges what is wrong
+                return self._refer(head)
+            method, target, headers = request.method, request.path, request.asgi_headers
+            try:
                 if (
                     # It takes a bare LF for a line end too, but a CR nowhere else: so the CRs count the CRLFs.
                     head.count(b"\r") == len(headers) + 2
@@ -41,6 +44,24 @@ class H1cEngine(ReferringEngine):
                 ):
                     version = b"1.1" if request.minor_version else b"1.0"
                     return check_request(method, target, headers, version, self._limits)
-            except Exception:  # noqa: BLE001, S110 - a Refusal, or what the parser raises: it has two ParseErrors, and more
-                pass
+            except Refusal:
+                pass  # named by the reference, whose order of checks is the one
         return self._refer(head)
+
+
+def _try() -> None:
+    """Parse a head, because versions before 0.6.5 cannot: all heads would be h11's, and nobody would be told.
+
+    Raises:
+        ImportError: The library is not what this module needs.
+    """
+    try:
+        request = parse_request_fast(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 0, _UNLIMITED, _UNLIMITED, _UNLIMITED, True)
+        works = (request.method, request.path, request.asgi_headers) == (b"GET", b"/", [(b"host", b"a")])
+    except Exception:  # noqa: BLE001 - whatever it raises
+        works = False
+    if not works:
+        raise ImportError("gunicorn_h1c is older than 0.6.5")
+
+
+_try()

@@ -174,3 +174,54 @@ def test_a_record_of_one_client_does_not_carry_the_id_of_another(run: Play) -> N
         await serving.over()
 
     run(scene)
+
+
+def streamed() -> tuple[Application, asyncio.Event]:
+    """As `gated`, with the last message apart: the engine knows at once that the response has ended."""
+    gate = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        await send(START)
+        await send({**HELLO, "more_body": True})
+        await send(HELLO)
+
+    return app, gate
+
+
+def test_requests_behind_a_response_that_has_ended_are_served_though_the_input_ends(run: Play) -> None:
+    async def scene() -> None:
+        app, gate = streamed()
+        serving = Serving(app)
+        client = await serving.connect()
+        await client.send(GET * 3)
+        await serving.quiet()
+        gate.set()
+        while not serving.connection._ended:
+            await asyncio.sleep(0)
+        client.half_close()
+        serving.connection.eof_received()
+        assert [response.status for response in await client.all_responses(*["GET"] * 3)] == [200] * 3
+        await serving.over()
+
+    run(scene)
+
+
+def test_no_request_begins_on_a_connection_that_is_over(run: Play) -> None:
+    async def scene() -> None:
+        app, gate = streamed()
+        serving = Serving(app)
+        client = await serving.connect()
+        await client.send(GET * 2)
+        await serving.quiet()
+        gate.set()
+        connection = serving.connection
+        while not connection._ended:
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        await serving.quiet()
+        assert (serving.service.figures.requests, list(serving.service.tasks)) == (0, [])
+        assert len(serving.records.answers()) == 1
+        client.close()
+
+    run(scene)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from appserver.telemetry.datagrams import Datagrams
 from appserver.telemetry.journal import MESSAGE_IDS, Event, name_field, render_datagram, render_fields
-from appserver.telemetry.log import Channel, Log, add_request_id, add_traceback, send_fields
+from appserver.telemetry.log import Channel, Log, add_request_id, add_traceback
 from appserver.telemetry.record import Form
 from appserver.telemetry.text import PLAIN
 
@@ -122,7 +122,7 @@ def test_a_record_that_libsystemd_refuses_is_counted() -> None:
         return [*render_fields(level, record), b"no equals sign"]
 
     with pytest.raises(OSError, match="Invalid argument"):
-        send_fields(spoil("info", {"event": "x"}))
-    log = Log(Channel(spoil, send_fields, 0, FORM, Datagrams()), [], {})
+        Datagrams().write(spoil("info", {"event": "x"}))
+    log = Log(Channel(spoil, Datagrams().write, 0, FORM, Datagrams()), [], {})
     log.info("lost")
     assert log.dropped == 1

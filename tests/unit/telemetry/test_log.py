@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import pytest
 
 import appserver
+from appserver.telemetry import datagrams
 from appserver.telemetry import log as log_module
 from appserver.telemetry.context import REQUEST_ID
 from appserver.telemetry.datagrams import Datagrams
@@ -122,7 +123,7 @@ def test_the_default_stream_is_the_present_stderr(capsys: pytest.CaptureFixture[
 
 def test_the_journal_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[bytes, ...]] = []
-    monkeypatch.setattr(log_module, "sendv", lambda *fields: sent.append(fields))
+    monkeypatch.setattr(datagrams, "sendv", lambda *fields: sent.append(fields))
     build("info", "journal").info("Hello", listener="http")
     assert b"MESSAGE=Hello" in sent[0]
     assert b"LISTENER=http" in sent[0]
