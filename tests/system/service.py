@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+from time import monotonic
 from typing import Any, Final
 
 import pytest
@@ -53,8 +54,11 @@ def status_of(machine: Machine, target: str) -> int:
 
 
 def records(machine: Machine, *matches: str) -> list[dict[str, Any]]:
-    """Records of the journal, oldest first: `journalctl -o json`."""
-    lines = machine.run("journalctl --quiet --output=json " + " ".join(map(shlex.quote, matches)))
+    """Records of the journal, oldest first: `journalctl -o json`. Access records come a little after the answer."""
+    lines = ""
+    end = monotonic() + 2
+    while not lines and monotonic() < end:
+        lines = machine.run("journalctl --quiet --output=json " + " ".join(map(shlex.quote, matches)))
     return [json.loads(line) for line in lines.splitlines()]
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tests.system.machine import Machine
-from tests.system.service import CONTROL, configure, every_debian, get_json
+from tests.system.service import CONTROL, configure, every_debian, get_json, records
 
 EXAMPLE = Path(__file__).parents[2] / "packaging/nginx/appserver.conf"
 GIBIBYTE = 2**30
@@ -27,9 +27,7 @@ def test_fastapi_behind_nginx(machine: Machine) -> None:
     seen = json.loads(machine.run(f"curl --silent --fail --interface {CLIENT} http://127.0.0.1/seen"))
     assert seen.pop("request_id")
     assert seen == {"client": CLIENT, "scheme": "http", "host": "127.0.0.1", "framework": "FastAPI"}
-    (record,) = [
-        json.loads(line) for line in machine.run("journalctl --quiet --output=json HTTP_TARGET=/seen").splitlines()
-    ]
+    (record,) = records(machine, "HTTP_TARGET=/seen")
     assert record["CLIENT_ADDR"].startswith(CLIENT)
 
 

@@ -55,5 +55,7 @@ class Service:
 
     @property
     def running(self) -> "list[Task[None]]":
-        """Application calls that have not returned, without those that were cancelled before they began."""
-        return [task for task in self.tasks if not task.done()]
+        """Application calls that have not returned."""
+        # One that was cancelled before it began could not take itself out.
+        self.tasks.difference_update([task for task in self.tasks if task.done()])
+        return list(self.tasks)

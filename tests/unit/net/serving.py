@@ -160,7 +160,7 @@ class Serving:
 
     async def over(self) -> None:
         """Wait until no connection and no application is left."""
-        await self.until(lambda: not self.endpoint.connections and not self.service.tasks)
+        await self.until(lambda: not self.endpoint.connections and not self.service.running)
         for client in self.clients:
             client.close()
 

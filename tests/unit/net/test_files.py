@@ -288,6 +288,8 @@ def test_a_client_that_does_not_read_makes_nothing_be_held(run: Play, large: Pat
     async def scene() -> None:
         serving = Serving(application)
         await begin(serving)
+        await serving.until(lambda: serving.held() <= (0 if length else HIGH_WATER + PIECE_SIZE))
+        await serving.quiet()
         assert serving.held() <= (0 if length else HIGH_WATER + PIECE_SIZE)
         serving.drop()
         await serving.over()

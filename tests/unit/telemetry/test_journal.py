@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 from uuid import UUID
 
@@ -121,8 +122,9 @@ def test_a_record_that_libsystemd_refuses_is_counted() -> None:
     def spoil(level: str, record: Mapping[str, Any]) -> list[bytes]:
         return [*render_fields(level, record), b"no equals sign"]
 
-    with pytest.raises(OSError, match="Invalid argument"):
-        Datagrams().write(spoil("info", {"event": "x"}))
-    log = Log(Channel(spoil, Datagrams().write, 0, FORM, Datagrams()), [], {})
-    log.info("lost")
+    with closing(Datagrams()) as journal:
+        with pytest.raises(OSError, match="Invalid argument"):
+            journal.write(spoil("info", {"event": "x"}))
+        log = Log(Channel(spoil, journal.write, 0, FORM, journal), [], {})
+        log.info("lost")
     assert log.dropped == 1

@@ -124,7 +124,11 @@ def test_the_default_stream_is_the_present_stderr(capsys: pytest.CaptureFixture[
 def test_the_journal_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[bytes, ...]] = []
     monkeypatch.setattr(datagrams, "sendv", lambda *fields: sent.append(fields))
-    build("info", "journal").info("Hello", listener="http")
+    log = build("info", "journal")
+    log.info("Hello", listener="http")
+    outlet = log.channel.outlet
+    assert isinstance(outlet, datagrams.Datagrams)
+    outlet.close()
     assert b"MESSAGE=Hello" in sent[0]
     assert b"LISTENER=http" in sent[0]
 
