@@ -21,10 +21,10 @@ bench:  ## appserver beside its peers, in one run; BENCH="--workloads hello" is 
 deb:  ## the Debian package, into build/deb
 	packaging/deb
 
-.venv/serve: pyproject.toml tools/setup
+.venv/serve: pyproject.toml tools/setup tools/install-packages
 	tools/setup serve
 
-.venv/test: pyproject.toml tools/setup
+.venv/test: pyproject.toml tools/setup tools/install-packages
 	tools/setup test
 
 clean:

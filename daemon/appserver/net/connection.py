@@ -364,6 +364,7 @@ class Connection(BufferedProtocol):
         self.abort()
 
     def _write_answer(self) -> None:
+        """Hand over the response that was held until the turn's last phase, if there is one."""
         answer, self._answer = self._answer, None
         if answer is not None:
             self._engine.respond(*answer, True)

@@ -4,6 +4,8 @@ from importlib.metadata import version
 import pytest
 
 from appserver.errors import UsageError
+from appserver.settings import TABLE
+from appserver.wire import select
 from appserver.wire.engine import Body, Head, Limits
 from appserver.wire.select import engines, pick
 
@@ -48,3 +50,8 @@ def test_uvicorns_word_for_its_native_engine_means_ours() -> None:
     else:
         with pytest.raises(UsageError, match="gunicorn_h1c"):
             pick("httptools")
+
+
+def test_the_setting_offers_what_can_be_picked() -> None:
+    [row] = [row for row in TABLE if row.name == "http"]
+    assert {*row.kind.metavar.split("|")} == {select.AUTO, *select._HTTP1, *select._SYNONYMS}
