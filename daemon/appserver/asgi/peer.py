@@ -9,13 +9,16 @@ from appserver.wire.engine import Headers
 class Peer(Protocol):
     """The client's side of a stream, as the cycle needs it; `net.connection` is one."""
 
-    @property
-    def choked(self) -> bool:
+    def choked(self, stream: int) -> bool:
         """The client takes no more for now: `writable()` ends when it does."""
         ...
 
-    def writable(self) -> Coroutine[Any, Any, None]:
-        """Wait until more may be written."""
+    def writable(self, stream: int) -> Coroutine[Any, Any, None]:
+        """Wait until more may be written.
+
+        Raises:
+            ClientDisconnectedError: The client went away meanwhile.
+        """
         ...
 
     def proceed(self, stream: int) -> None:
@@ -32,6 +35,18 @@ class Peer(Protocol):
 
     def body(self, stream: int, data: bytes, end: bool) -> None:
         """Send more of the body."""
+        ...
+
+    def inform(self, stream: int, status: int, headers: Headers) -> None:
+        """Send an interim response (1xx); dropped where the client cannot take it."""
+        ...
+
+    def trailers(self, stream: int, headers: Headers) -> None:
+        """End the response with trailer fields; without them where the client cannot take them."""
+        ...
+
+    def push(self, stream: int, path: bytes, headers: Headers) -> None:
+        """Send an answer that the client has not asked for; nothing happens where it does not want that."""
         ...
 
     def send_file(self, stream: int, file: int, offset: int, count: int) -> Coroutine[Any, Any, int]:

@@ -9,6 +9,9 @@ by `net.connection`, and the contract tests drive every engine with one fixture.
 A stream is one request and its response. HTTP/1.1 is the case of one stream at a time: the head of a pipelined
 request is parsed only once the response before it has ended, so that answers leave in order. Whoever ends a response
 then calls `receive(b"")` for what the engine has kept.
+
+An HTTP/2 engine carries many streams (`multiplexed`). It keeps what the peer's windows do not let leave yet, and
+`queued()` tells how much of it there is, so that an application waits for its own client's stream and for no other.
 """
 
 from dataclasses import dataclass
@@ -67,7 +70,30 @@ class Closed(NamedTuple):
     """The peer sends nothing more: end of input, or GOAWAY."""
 
 
-Event: TypeAlias = Head | Body | Reset | Refused | Closed
+class Broken(NamedTuple):
+    """The peer has broken the protocol itself: the connection is over, and all its streams with it (GOAWAY)."""
+
+    code: int
+    """RFC 9113 section 7."""
+    reason: str
+
+
+class Switch(NamedTuple):
+    """The connection goes on in HTTP/2; this engine takes and gives nothing more once `take()` has been written.
+
+    Either the client began with HTTP/2's preface (prior knowledge, RFC 9113 section 3.3), or it asked for `h2c` and
+    has been answered 101 (RFC 7540 section 3.2): then its request is the first stream of the new engine.
+    """
+
+    received: bytes
+    """What the new engine is to `receive()`."""
+    settings: bytes | None
+    """The client's HTTP2-Settings, decoded; None with prior knowledge."""
+    head: Head | None
+    """The request that asked for it; its stream is 1."""
+
+
+Event: TypeAlias = Head | Body | Reset | Refused | Closed | Broken | Switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +107,8 @@ class Limits:
     """Number of field lines."""
     head: int = 64 * 1024
     body: int = 0
+    streams: int = 100
+    """Requests that a connection may have open at once (HTTP/2)."""
 
 
 class Engine(Protocol):
@@ -99,8 +127,11 @@ class Engine(Protocol):
         """Take the end of the peer's input: `Closed`, or `Refused` where it cuts a message short."""
         ...
 
-    def refuse(self, status: int, reason: str) -> list[Event]:
-        """Take no more input, for a reason that only the caller sees (a deadline): the same as for bad input."""
+    def refuse(self, status: int, reason: str, stream: int = 0) -> list[Event]:
+        """Take no more input, for a reason that only the caller sees (a deadline): the same as for bad input.
+
+        With a stream, an HTTP/2 engine refuses that one alone; without, the whole connection.
+        """
         ...
 
     def consumed(self, stream: int, count: int) -> None:
@@ -139,6 +170,17 @@ class Engine(Protocol):
         """How many bytes of body the peer lets us write now on this stream."""
         ...
 
+    def queued(self, stream: int) -> int:
+        """Bytes of the response's body that the engine keeps until the peer's window lets them leave."""
+        ...
+
+    def push(self, stream: int, path: bytes, headers: Headers) -> Head | None:
+        """Promise the peer an answer that it has not asked for (RFC 9113 section 8.4): the head of its request.
+
+        None where the peer does not want it or cannot take it now.
+        """
+        ...
+
     def raw(self, stream: int) -> bool:
         """Whether the bytes of the response's body go to the peer as they are, and may do so past the engine.
 
@@ -169,4 +211,14 @@ class Engine(Protocol):
     @property
     def version(self) -> str:
         """`1.1` or `2`."""
+        ...
+
+    @property
+    def multiplexed(self) -> bool:
+        """Several streams at once: `take()` gives a bounded piece, and more when called again."""
+        ...
+
+    @property
+    def pushes(self) -> bool:
+        """`push()` can succeed."""
         ...
