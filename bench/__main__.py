@@ -28,7 +28,8 @@ def main() -> int:
     """Run what the options ask for.
 
     Returns:
-        0; 1 if the first contender has no figures in a workload. That a peer is left out is told, and no failure.
+        0; 1 if the first contender has no figures in a workload, or something else than a contender ended one. That a
+        peer is left out is told, and no failure.
     """
     options = _parse()
     workloads: Sequence[Workload] = options.workloads
@@ -59,12 +60,20 @@ def main() -> int:
         results.append(result)
         sys.stdout.write(write_table(result, chosen[0].name) + "\n")
         sys.stdout.flush()
-    told = {"rounds": plan.rounds, "seconds": plan.seconds, "starts": plan.starts, "took_s": monotonic() - begin}
-    document = build_document(machine, told, results)
-    options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    options.svg.write_text(draw(results, chosen[0].name), encoding="utf-8")
+        # Now, and not at the end: half an hour of figures is not to be lost with a terminal.
+        told = {"rounds": plan.rounds, "seconds": plan.seconds, "starts": plan.starts, "took_s": monotonic() - begin}
+        document = json.dumps(build_document(machine, told, results), indent=1) + "\n"
+        _replace(options.json, document)
+        _replace(options.svg, draw(results, chosen[0].name))
     sys.stderr.write(f"{options.json}\n{options.svg}\n")
-    return int(any(chosen[0].name in result.left_out for result in results))
+    return int(any(result.error or chosen[0].name in result.left_out for result in results))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file anew; whoever ends this meanwhile leaves the old one."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def _parse() -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 import select
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPException, HTTPResponse
@@ -10,6 +11,7 @@ from typing import Final
 
 from bench.addresses import Address, open_connection
 from bench.errors import ContenderError
+from bench.http2 import OPENING, Http2Client
 from bench.workloads import Workload
 
 PATIENCE: Final = 15.0
@@ -20,8 +22,28 @@ _BATCH: Final = 100
 """Idle connections are opened so many at a time: fewer than wait for accept() in any backlog."""
 
 
+def connect(address: Address, workload: Workload) -> socket.socket:
+    """Connect, with TLS where the workload has it.
+
+    Raises:
+        OSError: Nobody listens there, it took too long, or there is no TLS 1.3.
+    """
+    connection = open_connection(address, PATIENCE)
+    if not workload.tls:
+        return connection
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.set_alpn_protocols(["h2" if workload.http2 else "http/1.1"])
+        return context.wrap_socket(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
 def write_request(workload: Workload) -> bytes:
-    """The request of a workload, as bytes."""
+    """The request of a workload for HTTP/1.1, as bytes."""
     method = "POST" if workload.upload else "GET"
     lines = [f"{method} {workload.target} HTTP/1.1", "host: 127.0.0.1"]
     lines += [f"{name}: {value}" for name, value in workload.fields]
@@ -37,34 +59,38 @@ def check_answer(address: Address, workload: Workload) -> None:
         ContenderError: The answer is not what the application gives.
     """
     try:
-        with open_connection(address, PATIENCE) as connection:
-            connection.sendall(write_request(workload))
-            response = HTTPResponse(connection)
-            response.begin()
-            body = response.read()
+        with connect(address, workload) as connection:
+            if workload.http2:
+                status, body = Http2Client(connection, workload).ask()
+            else:
+                connection.sendall(write_request(workload))
+                response = HTTPResponse(connection)
+                response.begin()
+                status, body = response.status, response.read()
     except (OSError, HTTPException) as error:
         raise ContenderError(f"no answer: {type(error).__name__}: {error}") from error
-    if response.status != 200:
-        raise ContenderError(f"wrong answer: status {response.status}")
+    if status != 200:
+        raise ContenderError(f"wrong answer: status {status}")
     if body != workload.expected:
         raise ContenderError(f"wrong answer: {len(body)} bytes that are not the {len(workload.expected)} expected")
 
 
-def wait_for_answer(address: Address, request: bytes, running: Callable[[], bool]) -> None:
-    """Try until there is an answer.
+def wait_for_answer(address: Address, workload: Workload, running: Callable[[], bool]) -> None:
+    """Try until there is an answer; with HTTP/2, until the server opens the connection, too.
 
     Args:
         address: Where.
-        request: A request that is answered with status 200.
+        workload: Its request is answered with status 200.
         running: Whether it is still worth it, asked between two attempts.
 
     Raises:
         ContenderError: It is not running any more, the patience ended, or the answer is another one.
     """
+    request = OPENING if workload.http2 else write_request(workload)
     end = monotonic() + PATIENCE
     while True:
         try:
-            with open_connection(address, PATIENCE) as connection:
+            with connect(address, workload) as connection:
                 connection.sendall(request)
                 answer = connection.recv(65536)
         except OSError:
@@ -77,7 +103,7 @@ def wait_for_answer(address: Address, request: bytes, running: Callable[[], bool
         if monotonic() > end:
             raise ContenderError(f"no answer within {PATIENCE:.0f} s of its start")
         sleep(_POLL)
-    if not answer.startswith(b"HTTP/1.1 200 "):
+    if not workload.http2 and not answer.startswith(b"HTTP/1.1 200 "):
         raise ContenderError(f"wrong answer: {answer.decode('latin-1').splitlines()[0]}")
 
 
@@ -94,11 +120,15 @@ def hold_connections(address: Address, workload: Workload) -> Iterator[list[sock
         try:
             while len(connections) < workload.connections:
                 count = min(_BATCH, workload.connections - len(connections))
-                batch = [stack.enter_context(open_connection(address, PATIENCE)) for _ in range(count)]
-                for connection in batch:
-                    connection.sendall(request)
-                for connection in batch:
-                    _read_answer(connection, workload.expected)
+                batch = [stack.enter_context(connect(address, workload)) for _ in range(count)]
+                if workload.http2:
+                    for client in [Http2Client(connection, workload) for connection in batch]:
+                        client.ask()
+                else:
+                    for connection in batch:
+                        connection.sendall(request)
+                    for connection in batch:
+                        _read_answer(connection, workload.expected)
                 connections += batch
         except OSError as error:
             raise ContenderError(f"connection {len(connections)}: {error}") from error
@@ -115,8 +145,16 @@ def _read_answer(connection: socket.socket, body: bytes) -> None:
 
 
 def count_closed(connections: list[socket.socket]) -> int:
-    """How many of the idle connections the server has closed: nothing else makes one readable."""
+    """How many of the idle connections the server has closed. With HTTP/2 it may have something to say on others."""
     poll = select.poll()
     for connection in connections:
         poll.register(connection, select.POLLIN)
-    return len(poll.poll(0))
+    readable = {descriptor for descriptor, _ in poll.poll(0)}
+    return sum(_is_closed(connection) for connection in connections if connection.fileno() in readable)
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(65536)
+    except OSError:
+        return True

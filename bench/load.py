@@ -1,7 +1,8 @@
 """The load generators: wrk, and h2load where wrk does not do.
 
-wrk cannot reach UNIX sockets, and its percentiles of pipelined requests are wrong: what it adds to correct for
-coordinated omission takes the time between two answers for the time between two batches.
+wrk has no HTTP/2, cannot reach UNIX sockets, and its percentiles of pipelined requests are wrong: what it adds to
+correct for coordinated omission takes the time between two answers for the time between two batches. Where it opens a
+connection anew, it may resume the TLS session of the last one.
 """
 
 import json
@@ -11,11 +12,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from bench.addresses import Address
 from bench.errors import ContenderError
-from bench.workloads import Workload
+from bench.workloads import Kind, Workload
 
 _SCRIPT: Final = Path(__file__).with_name("wrk.lua")
 _GRACE: Final = 30.0
@@ -46,14 +48,17 @@ def generate(workload: Workload, address: Address, seconds: int, folder: Path) -
     Raises:
         ContenderError: An answer was wrong or late, or a connection broke.
     """
+    if workload.kind is Kind.CONNECT:
+        return _connect_anew(workload, address, seconds, folder)
     if choose_program(workload) == "h2load":
-        return _run_h2load(workload, address, seconds, folder)
+        return _summarize(_run_h2load(workload, address, ("--duration", f"{seconds}s"), seconds, folder), seconds)
     return _run_wrk(workload, address, seconds)
 
 
 def choose_program(workload: Workload) -> str:
     """The program that generates a workload's load."""
-    return "h2load" if workload.unix or workload.depth > 1 else "wrk"
+    beyond_wrk = workload.unix or workload.depth > 1 or workload.http2 or workload.kind is Kind.CONNECT
+    return "h2load" if beyond_wrk else "wrk"
 
 
 def _run_wrk(workload: Workload, address: Address, seconds: int) -> Answered:
@@ -62,7 +67,7 @@ def _run_wrk(workload: Workload, address: Address, seconds: int) -> Answered:
             *("wrk", "--threads", "1", "--connections", str(workload.connections), "--duration", f"{seconds}s"),
             *("--timeout", "10s", "--script", str(_SCRIPT)),
             *_list_fields(workload),
-            f"http://127.0.0.1:{address}{workload.target}",
+            f"{_name_scheme(workload)}://127.0.0.1:{address}{workload.target}",
             *("--", str(workload.upload)),
         ],
         seconds,
@@ -74,16 +79,29 @@ def _run_wrk(workload: Workload, address: Address, seconds: int) -> Answered:
     return Answered(figures["requests"], figures["seconds"], figures["p50_us"], figures["p99_us"], figures["p999_us"])
 
 
-def _run_h2load(workload: Workload, address: Address, seconds: int, folder: Path) -> Answered:
+def _connect_anew(workload: Workload, address: Address, seconds: int, folder: Path) -> Answered:
+    """Have h2load open the connections, for a request each, again and again until the time is over."""
+    once = ("--requests", str(workload.connections))
+    times: list[int] = []
+    begin = monotonic()
+    while (elapsed := monotonic() - begin) < seconds:
+        times += _run_h2load(workload, address, once, seconds, folder)
+    return _summarize(times, elapsed)
+
+
+def _run_h2load(workload: Workload, address: Address, extent: tuple[str, str], seconds: int, folder: Path) -> list[int]:
+    """The microseconds that each answer took. `extent` is the option that says how many requests, or how long."""
     log = folder / "h2load.log"
-    base = f"unix:{address}" if workload.unix else f"http://127.0.0.1:{address}"
+    scheme = _name_scheme(workload)
+    base = f"unix:{address}" if workload.unix else f"{scheme}://127.0.0.1:{address}"
     output = _run(
         [
-            *("h2load", "--h1", "--threads", "1", "--clients", str(workload.connections)),
-            *("--max-concurrent-streams", str(workload.depth)),
-            *("--duration", f"{seconds}s", f"--log-file={log}", f"--base-uri={base}"),
+            *("h2load", "--threads", "1", "--clients", str(workload.connections)),
+            *("--max-concurrent-streams", str(workload.depth), *extent),
+            *(() if workload.http2 else ("--h1",)),
+            *(f"--log-file={log}", f"--base-uri={base}"),
             *_list_fields(workload),
-            f"http://127.0.0.1{workload.target}",
+            f"{scheme}://127.0.0.1{workload.target}",
         ],
         seconds,
     )
@@ -100,8 +118,16 @@ def _run_h2load(workload: Workload, address: Address, seconds: int, folder: Path
     wrong = statuses.total() - statuses["200"] - statuses["0"]
     if wrong or errored or failed != statuses["0"]:
         raise ContenderError(f"errors under load: {failed} failed, {errored} errored, {wrong} with another status")
-    times = sorted(int(time) for *_, time in lines)
-    return Answered(len(times), float(seconds), _pick(times, 0.5), _pick(times, 0.99), _pick(times, 0.999))
+    return [int(time) for *_, time in lines]
+
+
+def _summarize(times: Sequence[int], seconds: float) -> Answered:
+    times = sorted(times)
+    return Answered(len(times), seconds, pick(times, 0.5), pick(times, 0.99), pick(times, 0.999))
+
+
+def _name_scheme(workload: Workload) -> str:
+    return "https" if workload.tls else "http"
 
 
 def _list_fields(workload: Workload) -> list[str]:
@@ -111,7 +137,7 @@ def _list_fields(workload: Workload) -> list[str]:
     return words
 
 
-def _pick(ordered: Sequence[int], quantile: float) -> int:
+def pick(ordered: Sequence[int], quantile: float) -> int:
     """The nearest rank; 0 of nothing."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * quantile))] if ordered else 0
 

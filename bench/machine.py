@@ -12,9 +12,10 @@ from typing import Final
 
 _PACKAGES: Final = (
     *("appserverd", "granian", "gunicorn", "gunicorn_h1c", "uvicorn", "httptools", "hypercorn", "h11", "uvloop"),
+    *("h2", "ngh2", "zttp"),
     *("fastapi", "starlette", "pydantic", "systemd-python"),
 )
-_PROGRAMS: Final = (("nginx", "-v"), ("wrk", "-v"), ("h2load", "--version"))
+_PROGRAMS: Final = (("nginx", "-v"), ("wrk", "-v"), ("h2load", "--version"), ("openssl", "version"))
 _NUMBER: Final = re.compile(r"\d+\.\d+(\.\d+)*")
 _FILES: Final = 65_536
 """Descriptors that 10,000 connections and all else need, with room; servers inherit the limit."""

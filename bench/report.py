@@ -43,6 +43,26 @@ COLUMNS: Final[Mapping[Kind, tuple[Column, ...]]] = {
         _MEMORY,
     ),
     Kind.START: (Column("start ms", "start_ms"), Column("CPU ms", "start_cpu_ms"), _MEMORY),
+    Kind.CONNECT: (
+        Column("CPU us/connection", "cpu_us"),
+        Column("user", "cpu_user_us"),
+        Column("system", "cpu_system_us"),
+        Column("conn/CPU s", "requests_per_cpu_s"),
+        Column("conn/s", "requests_per_s"),
+        _MEMORY,
+        Column("busy %", "busy", 0.01),
+    ),
+    Kind.RESET: (
+        Column("p99 ratio", "p99_ratio", decimals=2),
+        Column("quiet p50 ms", "quiet_p50_us", 1000, 2),
+        Column("quiet p99 ms", "quiet_p99_us", 1000, 2),
+        Column("p50 ms", "p50_us", 1000, 2),
+        Column("p99 ms", "p99_us", 1000, 2),
+        Column("resets/s", "resets_per_s"),
+        Column("attack conns", "attack_connections"),
+        Column("growth MiB", "growth_kib", 1024, 1),
+        _MEMORY,
+    ),
 }
 """The columns of each kind of workload. The first is what contenders are ranked by; its spread is shown, too."""
 
@@ -76,6 +96,7 @@ def write_table(result: Result, baseline: str) -> str:
     body = [f"{result.workload.name}: {result.workload.title}", *_align(lines)]
     body += [f"  {label}: {count} access records lost" for label, count in result.lost.items() if count]
     body += [f"  {label}: left out: {reason}" for label, reason in result.left_out.items()]
+    body += [f"  ended early: {result.error}"] if result.error else []
     return "\n".join(body) + "\n"
 
 
@@ -93,6 +114,7 @@ def build_document(
                 "kind": result.workload.kind.value,
                 "connections": result.workload.connections,
                 "left_out": result.left_out,
+                "error": result.error,
                 "access_records_lost": result.lost,
                 "servers": {
                     label: {"median": _take_medians(rounds), "rounds": rounds}

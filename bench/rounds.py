@@ -4,8 +4,11 @@ What disturbs the machine for a while so disturbs all of them. Each workload sta
 finds is its own, and the luck of one process's address layout does not decide the whole run.
 """
 
+import json
 import os
+import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -16,11 +19,13 @@ from time import monotonic, sleep
 from typing import Final, TypeAlias, TypeVar
 
 from bench.addresses import Address, find_port
-from bench.client import check_answer, count_closed, hold_connections, wait_for_answer, write_request
+from bench.certificate import make_certificate
+from bench.client import check_answer, connect, count_closed, hold_connections, wait_for_answer
 from bench.errors import ContenderError
+from bench.http2 import Http2Client
 from bench.journal import Journal
-from bench.load import choose_program, generate
-from bench.processes import Session
+from bench.load import choose_program, generate, pick
+from bench.processes import ROOT, Session
 from bench.servers import Contender, Entry, Launch, list_entries, require
 from bench.workloads import Kind, Log, Workload
 
@@ -35,6 +40,12 @@ _IDLE_REQUESTS: Final = 100
 """Requests before the memory is read the first time: what is made once is not the connections'."""
 _SETTLE: Final = 1.0
 """Seconds between the last connection's answer and the first look at what the idle process does."""
+_RECORD: Final = b'"GET '
+"""In the access records of all contenders, and in none of their lines about starts and stops."""
+_PACE: Final = 0.001
+"""Seconds between an answer and the next request of the client whose latencies are measured."""
+_RECOVERY: Final = 10.0
+"""Seconds that a server gets to work off what it was sent."""
 
 # Nothing of the caller's environment reaches a server: variables are settings for most of them.
 _ENVIRONMENT: Final = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {"LANG": "C.UTF-8"}
@@ -69,6 +80,8 @@ class Result:
     """Access records that were not written, where a log was asked for."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Who is missing, and why."""
+    error: str | None = None
+    """What ended the workload early, other than a contender."""
 
     @contextmanager
     def leaving_out(self, label: str) -> Iterator[None]:
@@ -94,7 +107,7 @@ class _Server:
 
 
 def measure(workload: Workload, chosen: Sequence[Contender], plan: Plan) -> Result:
-    """Run a workload, all rounds of it.
+    """Run a workload, all rounds of it. What goes wrong is in the result.
 
     Args:
         workload: Which.
@@ -104,12 +117,22 @@ def measure(workload: Workload, chosen: Sequence[Contender], plan: Plan) -> Resu
     result = Result(workload)
     entries = list_entries(workload, chosen)
     program = choose_program(workload)
-    if workload.kind is Kind.LOAD and which(program) is None:
+    if workload.kind in (Kind.LOAD, Kind.CONNECT) and which(program) is None:
         result.left_out = {entry.label: f"not installed: {program}" for entry in entries}
         return result
-    run = {Kind.LOAD: _measure_load, Kind.IDLE: _measure_idle, Kind.START: _measure_starts}[workload.kind]
-    with TemporaryDirectory(prefix="run-", dir=plan.folder) as folder:
-        run(result, entries, plan, Path(folder))
+    run = {
+        Kind.LOAD: _measure_load,
+        Kind.CONNECT: _measure_load,
+        Kind.IDLE: _measure_idle,
+        Kind.START: _measure_starts,
+        Kind.RESET: _measure_resets,
+    }[workload.kind]
+    try:
+        with TemporaryDirectory(prefix="run-", dir=plan.folder) as folder:
+            run(result, entries, plan, Path(folder))
+    except Exception as error:  # noqa: BLE001 - the workloads that follow are not to be lost, whatever it was
+        traceback.print_exc()
+        result.error = f"{type(error).__name__}: {error}"
     return result
 
 
@@ -117,13 +140,15 @@ def estimate(workload: Workload, chosen: Sequence[Contender], plan: Plan) -> flo
     """About how many seconds measure() will take; the constants are what starts and stops took on one machine."""
     count = len(list_entries(workload, chosen))
     match workload.kind:
-        case Kind.LOAD:
+        case Kind.LOAD | Kind.CONNECT:
             return count * (2.5 + plan.rounds * (plan.seconds + 0.1))
         case Kind.IDLE:
             rounds = min(plan.rounds, _IDLE_ROUNDS)
             return count * rounds * (2 + _SETTLE + plan.seconds + workload.connections * 0.0005)
         case Kind.START:
             return count * (plan.starts + 1) * 0.8
+        case Kind.RESET:
+            return count * (1.5 + plan.rounds * (2 * plan.seconds + 1))
 
 
 def _measure_load(result: Result, entries: Sequence[Entry], plan: Plan, folder: Path) -> None:
@@ -153,7 +178,7 @@ def _measure_load(result: Result, entries: Sequence[Entry], plan: Plan, folder: 
         for server in servers:
             label = server.entry.label
             if label in result.rounds and server.entry.log is not Log.NONE:
-                written = server.journal.finish() if server.journal else _count_lines(server.output)
+                written = server.journal.finish() if server.journal else _count_records(server.output)
                 result.lost[label] = max(0, answered[label] - written)
 
 
@@ -164,11 +189,13 @@ def _load(server: _Server, workload: Workload, seconds: int, folder: Path) -> Ro
     memory = server.session.measure_memory()
     if not answered.requests:
         raise ContenderError(f"nothing answered in {seconds} s under load")
+    cpu_us = used.total / answered.requests * 1e6
     return {
-        "cpu_us": used.total / answered.requests * 1e6,
+        "cpu_us": cpu_us,
         "cpu_user_us": used.user / answered.requests * 1e6,
         "cpu_system_us": used.system / answered.requests * 1e6,
         "requests_per_s": answered.requests / answered.seconds,
+        "requests_per_cpu_s": 1e6 / cpu_us if cpu_us else 0.0,
         # Far below 1 the load generator, or the other end of the log, was what held the server up.
         "busy": used.total / elapsed,
         "rss_kib": memory.rss,
@@ -223,6 +250,86 @@ def _measure_starts(result: Result, entries: Sequence[Entry], plan: Plan, folder
                         result.add(entry.label, figures | {"rss_kib": memory.rss, "pss_kib": memory.pss})
 
 
+def _measure_resets(result: Result, entries: Sequence[Entry], plan: Plan, folder: Path) -> None:
+    workload = result.workload
+    with ExitStack() as stack:
+        servers: list[_Server] = []
+        for number, entry in enumerate(entries):
+            with result.leaving_out(entry.label):
+                servers.append(stack.enter_context(_serve(entry, workload, plan, folder, number)))
+        for server in servers:
+            with result.leaving_out(server.entry.label):
+                _time_answers(server, workload, 1)
+        for number in range(plan.rounds):
+            for server in _rotate(servers, number):
+                if server.entry.label not in result.left_out:
+                    with result.leaving_out(server.entry.label):
+                        result.add(server.entry.label, _reset(server, workload, plan.seconds))
+
+
+def _reset(server: _Server, workload: Workload, seconds: int) -> Round:
+    quiet = _time_answers(server, workload, seconds)
+    before = server.session.measure_memory()
+    command = [sys.executable, "-m", "bench.resets", str(server.address)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as attack:
+        try:
+            assert attack.stdout is not None
+            attack.stdout.readline()
+            begin = monotonic()
+            beside = _time_answers(server, workload, seconds)
+            memory, elapsed = server.session.measure_memory(), monotonic() - begin
+            output, _ = attack.communicate(timeout=_RECOVERY)
+        finally:
+            attack.kill()
+    sent = json.loads(output)
+    _recover(server.session)
+    return {
+        "p99_ratio": pick(beside, 0.99) / pick(quiet, 0.99),
+        "quiet_p50_us": pick(quiet, 0.5),
+        "quiet_p99_us": pick(quiet, 0.99),
+        "p50_us": pick(beside, 0.5),
+        "p99_us": pick(beside, 0.99),
+        "answers": len(beside),
+        "resets_per_s": sent["streams"] / elapsed,
+        "attack_connections": sent["connections"],
+        "growth_kib": memory.pss - before.pss,
+        "rss_kib": memory.rss,
+        "pss_kib": memory.pss,
+    }
+
+
+def _time_answers(server: _Server, workload: Workload, seconds: int) -> list[int]:
+    """How many microseconds each answer took, the least first: one at a time, and over one connection.
+
+    Raises:
+        ContenderError: There was none, or a wrong one.
+    """
+    times = []
+    try:
+        with connect(server.address, workload) as connection:
+            client = Http2Client(connection, workload)
+            client.ask()
+            end = monotonic() + seconds
+            while (begin := monotonic()) < end:
+                if client.ask() != (200, workload.expected):
+                    raise ContenderError("wrong answer")
+                times.append(round((monotonic() - begin) * 1e6))
+                sleep(_PACE)
+    except OSError as error:
+        raise ContenderError(f"no answer: {type(error).__name__}: {error}") from error
+    return sorted(times)
+
+
+def _recover(session: Session) -> None:
+    """Wait until the server does nothing: the next one is on the same processor."""
+    end = monotonic() + _RECOVERY
+    while monotonic() < end:
+        before = session.measure_cpu().total
+        sleep(0.2)
+        if session.measure_cpu().total - before < 0.02:
+            return
+
+
 @contextmanager
 def _serve(
     entry: Entry, workload: Workload, plan: Plan, folder: Path, number: int, journal: Journal | None = None
@@ -232,17 +339,19 @@ def _serve(
     Raises:
         ContenderError: It is not installed, does not start, or answers wrongly.
     """
-    require(entry.contender)
+    require(entry.contender, workload)
     own = folder / f"{entry.contender.name}-{number}"
     own.mkdir()
     address: Address = own / "socket" if workload.unix else find_port()
     output = own / "output"
-    command = entry.contender.command(Launch(workload.application, address, entry.log, own))
+    certificate = make_certificate(own) if workload.tls else None
+    launch = Launch(workload.application, address, entry.log, own, workload.http2, certificate)
+    command = entry.contender.command(launch)
     if journal is not None:
         command = journal.wrap(command)
     with Session(command, plan.server_cpu, output, _ENVIRONMENT) as session:
         try:
-            wait_for_answer(address, write_request(workload), lambda: not session.ended)
+            wait_for_answer(address, workload, lambda: not session.ended)
             # A cold start ends with the answer, and is not to be longer by a second one.
             if workload.kind is not Kind.START:
                 check_answer(address, workload)
@@ -260,6 +369,6 @@ def _rotate(items: Sequence[T], number: int) -> list[T]:
     return [*items[first:], *items[:first]]
 
 
-def _count_lines(path: Path) -> int:
+def _count_records(path: Path) -> int:
     with path.open("rb") as file:
-        return sum(1 for _ in file)
+        return sum(_RECORD in line for line in file)

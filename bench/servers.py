@@ -9,6 +9,7 @@ from shutil import which
 from typing import Final
 
 from bench.addresses import Address
+from bench.certificate import Certificate
 from bench.errors import ContenderError
 from bench.workloads import Log, Workload
 
@@ -43,17 +44,34 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a contender is told: the application, where to listen, where to log, and a folder for its files."""
+    """What a contender is told.
+
+    Attributes:
+        application: `module:attribute`.
+        address: Where to listen.
+        log: Where to log.
+        folder: For its files.
+        http2: Speak HTTP/2.
+        certificate: Speak TLS, with this.
+    """
 
     application: str
     address: Address
     log: Log
     folder: Path
+    http2: bool
+    certificate: Certificate | None
 
     def bind(self, port: Sequence[str], path: Sequence[str]) -> list[str]:
         """The arguments for a port, or those for a path, with `{}` filled in."""
         words = path if isinstance(self.address, Path) else port
         return [word.format(self.address) for word in words]
+
+    def secure(self, certificate: str, key: str) -> list[str]:
+        """The options for the certificate and its key, where there are any."""
+        if self.certificate is None:
+            return []
+        return [certificate, str(self.certificate.path), key, str(self.certificate.key)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +82,7 @@ class Contender:
         name: What `--servers` takes.
         command: Its command line. Standard output and error, where its logs go, are a file.
         modules: The packages that have to be installed.
+        http2: Those that it needs besides for HTTP/2; None where it takes no part in that.
         program: The program that has to be on PATH.
         floor: Not an application server, but what one can be compared with.
         chosen: Takes part unless `--servers` says otherwise.
@@ -73,6 +92,7 @@ class Contender:
     name: str
     command: Callable[[Launch], list[str]]
     modules: tuple[str, ...] = ()
+    http2: tuple[str, ...] | None = None
     program: str | None = None
     floor: bool = False
     chosen: bool = True
@@ -83,6 +103,7 @@ def _start_appserver(launch: Launch) -> list[str]:
     return [
         *(sys.executable, "-m", "appserver", launch.application, "--timeout-keep-alive", str(KEEP_ALIVE)),
         *launch.bind(("--port", "{}"), ("--uds", "{}")),
+        *launch.secure("--tls-cert", "--tls-key"),
         # `auto` would write for people where the bench itself runs under a terminal or the journal.
         *("--log-format", "journal" if launch.log is Log.JOURNAL else "json"),
         "--no-access-log" if launch.log is Log.NONE else "--access-log",
@@ -93,11 +114,18 @@ def _start_appserver_h11(launch: Launch) -> list[str]:
     return [*_start_appserver(launch), "--http", "h11"]
 
 
+def _start_appserver_h2(launch: Launch) -> list[str]:
+    return [*_start_appserver(launch), "--http2-engine", "h2"]
+
+
 def _start_uvicorn(launch: Launch) -> list[str]:
     return [
-        *(sys.executable, "-m", "uvicorn", launch.application, "--http", "httptools", "--loop", "uvloop"),
+        *(sys.executable, "-m", "uvicorn", launch.application, "--loop", "uvloop"),
+        # httptools is the faster of the two for HTTP/1.1, and has no HTTP/2.
+        *(("--http", "zttp", "--http2") if launch.http2 else ("--http", "httptools")),
         *("--timeout-keep-alive", str(KEEP_ALIVE)),
         *launch.bind(("--port", "{}"), ("--uds", "{}")),
+        *launch.secure("--ssl-certfile", "--ssl-keyfile"),
         # Its access log is written at level info, without colours into a file.
         *(("--log-level", "warning", "--no-access-log") if launch.log is Log.NONE else ("--access-log",)),
     ]
@@ -107,12 +135,14 @@ def _start_granian(launch: Launch) -> list[str]:
     return [
         *(sys.executable, "-m", "granian", launch.application, "--interface", "asgi", "--loop", "uvloop"),
         # One single-threaded runtime: what its documentation advises for one worker, and the fewest switches between
-        # threads. Without WebSocket and HTTP/2 it looks for neither in a request.
-        *("--workers", "1", "--runtime-mode", "st", "--runtime-threads", "1", "--http", "1", "--no-ws"),
+        # threads. Without WebSocket and the other version of HTTP it looks for neither in a request.
+        *("--workers", "1", "--runtime-mode", "st", "--runtime-threads", "1", "--no-ws"),
+        *("--http", "2" if launch.http2 else "1"),
         *("--backlog", str(CONNECTIONS), "--backpressure", str(CONNECTIONS)),
         # The only limit that it has for idle connections; a minute is the most it takes.
         *("--http1-header-read-timeout", "60000"),
         *launch.bind(("--port", "{}"), ("--uds", "{}")),
+        *launch.secure("--ssl-certificate", "--ssl-keyfile"),
         *(("--log-level", "warning", "--no-access-log") if launch.log is Log.NONE else ("--access-log",)),
     ]
 
@@ -122,6 +152,7 @@ def _start_hypercorn(launch: Launch) -> list[str]:
         *(sys.executable, "-m", "hypercorn", launch.application, "--worker-class", "uvloop", "--workers", "1"),
         *("--config", str(Path(__file__).with_name("hypercorn.toml")), "--keep-alive", str(KEEP_ALIVE)),
         *launch.bind(("--bind", "127.0.0.1:{}"), ("--bind", "unix:{}")),
+        *launch.secure("--certfile", "--keyfile"),
         *(("--log-level", "warning") if launch.log is Log.NONE else ("--access-logfile", "-")),
     ]
 
@@ -131,7 +162,9 @@ def _start_gunicorn(launch: Launch) -> list[str]:
         *(sys.executable, "-m", "gunicorn", launch.application, "--worker-class", "asgi", "--workers", "1"),
         *("--asgi-loop", "uvloop", "--http-parser", "fast", "--no-control-socket"),
         *("--keep-alive", str(KEEP_ALIVE), "--worker-connections", str(CONNECTIONS)),
+        *(("--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge") if launch.http2 else ()),
         *launch.bind(("--bind", "127.0.0.1:{}"), ("--bind", "unix:{}")),
+        *launch.secure("--certfile", "--keyfile"),
         *(("--log-level", "warning") if launch.log is Log.NONE else ("--access-logfile", "-")),
     ]
 
@@ -148,12 +181,13 @@ def _start_raw(launch: Launch) -> list[str]:
 
 
 _TABLE: Final = (
-    Contender("appserver", _start_appserver, ("appserver",), journals=True),
+    Contender("appserver", _start_appserver, ("appserver",), ("ngh2",), journals=True),
     Contender("appserver-h11", _start_appserver_h11, ("appserver",), chosen=False, journals=True),
-    Contender("granian", _start_granian, ("granian", "uvloop")),
-    Contender("gunicorn", _start_gunicorn, ("gunicorn", "gunicorn_h1c", "uvloop")),
-    Contender("uvicorn", _start_uvicorn, ("uvicorn", "httptools", "uvloop")),
-    Contender("hypercorn", _start_hypercorn, ("hypercorn", "uvloop")),
+    Contender("appserver-h2", _start_appserver_h2, ("appserver",), ("h2",), chosen=False),
+    Contender("granian", _start_granian, ("granian", "uvloop"), ()),
+    Contender("gunicorn", _start_gunicorn, ("gunicorn", "gunicorn_h1c", "uvloop"), ("h2",)),
+    Contender("uvicorn", _start_uvicorn, ("uvicorn", "httptools", "uvloop"), ("zttp",)),
+    Contender("hypercorn", _start_hypercorn, ("hypercorn", "uvloop"), ("h2",)),
     Contender("nginx", _start_nginx, program="nginx", floor=True),
     Contender("raw", _start_raw, ("uvloop",), floor=True),
 )
@@ -177,6 +211,8 @@ def list_entries(workload: Workload, chosen: Sequence[Contender]) -> list[Entry]
     for contender in chosen:
         if contender.floor and not workload.floors:
             continue
+        if workload.http2 and contender.http2 is None:
+            continue
         if workload.log is Log.JOURNAL and not contender.journals:
             continue
         entries.append(Entry(contender.name, contender, workload.log))
@@ -186,13 +222,14 @@ def list_entries(workload: Workload, chosen: Sequence[Contender]) -> list[Entry]
     return entries
 
 
-def require(contender: Contender) -> None:
-    """Check that a contender is installed.
+def require(contender: Contender, workload: Workload) -> None:
+    """Check that a contender is installed, with what it needs for the workload.
 
     Raises:
         ContenderError: It is not.
     """
-    missing = [module for module in contender.modules if find_spec(module) is None]
+    modules = contender.modules + ((contender.http2 or ()) if workload.http2 else ())
+    missing = [module for module in modules if find_spec(module) is None]
     if contender.program is not None and which(contender.program) is None:
         missing.append(contender.program)
     if missing:

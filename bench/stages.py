@@ -17,8 +17,8 @@ from appserver.asgi.forwarded import Trust
 from appserver.asgi.http import HttpCycle
 from appserver.asgi.scope import Scopes
 from appserver.asgi.service import Service
-from appserver.net.connection import Connection
 from appserver.net.endpoint import Endpoint, Timeouts
+from appserver.net.serial import SerialConnection
 from appserver.telemetry.log import build
 from appserver.wire.engine import Head, Limits
 from appserver.wire.http1 import IDLE, SERVED, Http1Engine
@@ -91,7 +91,7 @@ def stages(endpoint: Endpoint, request: bytes) -> dict[str, float]:
             return asyncio.Task(nothing(), loop=loop, context=context, eager_start=True)
         return nothing().close()
 
-    connection = Connection(endpoint)
+    connection = SerialConnection(endpoint)
     connection.connection_made(Sink())
     buffer = connection.get_buffer(-1)
     buffer[: len(request)] = request

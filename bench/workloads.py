@@ -18,6 +18,10 @@ class Kind(Enum):
     """Connections that are kept and do nothing."""
     START = "start"
     """From its start to its first answer."""
+    CONNECT = "connect"
+    """As many new connections as it takes, with one request each."""
+    RESET = "reset"
+    """One client resets all of its streams, and the latencies of another are measured."""
 
 
 class Log(Enum):
@@ -76,6 +80,8 @@ class Workload:
         unix: Over a UNIX socket instead of TCP.
         log: The access log. With one, appserver without one is measured beside it.
         floors: nginx and the raw protocol take part.
+        tls: TLS 1.3, with the certificate of `bench.certificate`.
+        http2: HTTP/2: by ALPN with TLS, else from the first byte on (RFC 9113 section 3.3).
     """
 
     name: str
@@ -91,6 +97,8 @@ class Workload:
     unix: bool = False
     log: Log = Log.NONE
     floors: bool = False
+    tls: bool = False
+    http2: bool = False
 
 
 _BODIES: Final = "bench.apps.bodies:app"
@@ -124,6 +132,21 @@ _TABLE: Final = (
     Workload("idle-1000", "1,000 idle connections", kind=Kind.IDLE, connections=1000),
     Workload("idle-10000", "10,000 idle connections", kind=Kind.IDLE, connections=10_000),
     Workload("start", "Cold start to first answer", kind=Kind.START, connections=1),
+    Workload("tls-hello", "Hello over TLS 1.3", tls=True),
+    Workload("tls-connect", "New TLS 1.3 connections", kind=Kind.CONNECT, connections=100, tls=True),
+    # Without TLS, as behind a proxy: all contenders do that, and it tells one HTTP/2 from the other best.
+    Workload("h2-hello", "Hello over HTTP/2, 16 streams", connections=16, depth=16, http2=True),
+    Workload(
+        "h2-10mib",
+        "10 MiB down over HTTP/2",
+        bodies.LARGE,
+        application=_BODIES,
+        target="/large",
+        connections=4,
+        http2=True,
+    ),
+    Workload("h2-idle", "1,000 idle HTTP/2 connections", kind=Kind.IDLE, connections=1000, http2=True),
+    Workload("h2-reset", "HTTP/2 beside a client that resets its streams", kind=Kind.RESET, connections=1, http2=True),
 )
 
 WORKLOADS: Final[Mapping[str, Workload]] = {workload.name: workload for workload in _TABLE}

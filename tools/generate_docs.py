@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from appserver.arguments import Row
-from appserver.asgi import http, lifespan
+from appserver.asgi import lifespan, transitions
 from appserver.kinds import Kind
 from appserver.settings import TABLE
 
@@ -56,9 +56,10 @@ by the application: it is logged as the event `misuse` with what was expected, a
 """
 
 HTTP_TEXT: Final = """\
-The response to one request (`TRANSITIONS` in `daemon/appserver/asgi/http.py`). The inputs are the messages that the
-application sends. `http.response.start` is held until the first body message. While a file is on its way, after
-`pathsend` and `zerocopysend`, the response is `sending`, where every message is misuse.
+The response to one request (`TRANSITIONS` in `daemon/appserver/asgi/transitions.py`). The inputs are the messages that
+the application sends. `http.response.start` is held until the first body message. While a file is on its way, after
+`pathsend` and `zerocopysend`, the response is `sending`, where every message is misuse. "Before trailers" is what ends
+the body where the start has announced trailers.
 """
 
 LIFESPAN_TEXT: Final = """\
@@ -124,14 +125,14 @@ def _cell(text: str) -> str:
 
 def states() -> str:
     """Draw the state tables as Mermaid diagrams."""
-    response = [(state, kind, following) for (state, kind), (_, following) in http.TRANSITIONS.items()]
+    response = [(state, kind, following) for (state, kind), (_, following) in transitions.TRANSITIONS.items()]
     table: Mapping[tuple[str, str], str] = lifespan.TRANSITIONS
     life = [*LIFESPAN_MOVES, *((state, kind, following) for (state, kind), following in table.items())]
     return "\n".join(
         [
             STATES_HEAD,
             f"## Response\n\n{HTTP_TEXT}",
-            _diagram(http.AWAITED, response),
+            _diagram(transitions.AWAITED, response),
             f"## Lifespan\n\n{LIFESPAN_TEXT}",
             _diagram(lifespan.IDLE, life),
         ]

@@ -4,11 +4,13 @@
     unix:PATH  unix:@NAME           UnixBind
     fd://N     fd://NAME            FdBind
 
+Options may follow any of them: `127.0.0.1:8000?tls=off&http2=off`.
+
 Nothing is looked up or opened here: `net.listeners` makes sockets of these.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Final, TypeAlias
 
 from appserver import kinds
@@ -22,36 +24,51 @@ _FD_NAME: Final = re.compile(r"[!-9;-~]{1,255}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is said behind a bind; None leaves it to the other settings."""
+
+    tls: bool | None = None
+    http2: bool | None = None
+
+    @property
+    def text(self) -> str:
+        """As it stands behind the bind: `?tls=off`, or nothing."""
+        said = {"tls": self.tls, "http2": self.http2}
+        words = [f"{name}={'on' if value else 'off'}" for name, value in said.items() if value is not None]
+        return f"?{'&'.join(words)}" if words else ""
+
+
 @dataclass(frozen=True, slots=True)
-class TcpBind:
+class TcpBind(Options):
     """A TCP address; `host` is empty for every address of the machine, IPv4 and IPv6. Port 0 lets the kernel choose."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}") + self.text
 
 
 @dataclass(frozen=True, slots=True)
-class UnixBind:
+class UnixBind(Options):
     """A UNIX socket; a `path` that starts with `@` is a name in the abstract namespace (unix(7))."""
 
     path: str
 
     def __str__(self) -> str:
-        return f"unix:{self.path}"
+        return f"unix:{self.path}{self.text}"
 
 
 @dataclass(frozen=True, slots=True)
-class FdBind:
+class FdBind(Options):
     """An inherited socket, by number or by the name systemd gave it (FileDescriptorName=); exactly one is set."""
 
     fd: int | None
     name: str | None
 
     def __str__(self) -> str:
-        return f"fd://{self.name if self.fd is None else self.fd}"
+        return f"fd://{self.name if self.fd is None else self.fd}{self.text}"
 
 
 Bind: TypeAlias = TcpBind | UnixBind | FdBind
@@ -60,9 +77,41 @@ Bind: TypeAlias = TcpBind | UnixBind | FdBind
 def parse_bind(text: str) -> Bind:
     """Read one bind: `host:port`, `[v6]:port`, `:port`, `unix:PATH`, `unix:@NAME`, `fd://N`, `fd://NAME`.
 
+    Options may follow: `?tls=off&http2=off`.
+
     Raises:
-        UnfitError: It is none of these.
+        UnfitError: It is none of these, or has an option that there is not.
     """
+    address, mark, options = text.partition("?")
+    bind = _parse_address(address)
+    if not mark:
+        return bind
+    said = _parse_options(options)
+    return replace(bind, tls=said.get("tls"), http2=said.get("http2"))
+
+
+def parse_insecure_bind(text: str) -> Bind:
+    """Read one bind of `--insecure-bind`, whose listener does not speak TLS."""
+    bind = parse_bind(text)
+    if bind.tls:
+        raise UnfitError("expected an address without tls=on: --insecure-bind is for listeners without TLS")
+    return replace(bind, tls=False)
+
+
+def _parse_options(text: str) -> dict[str, bool]:
+    known = [field.name for field in fields(Options)]
+    options = {}
+    for item in text.split("&"):
+        name, _, value = item.partition("=")
+        if name not in known:
+            raise UnfitError(f"expected {' or '.join(known)} behind the question mark", kinds.nearest(name, known))
+        if value not in ("on", "off"):
+            raise UnfitError(f"expected {name}=on or {name}=off behind the question mark")
+        options[name] = value == "on"
+    return options
+
+
+def _parse_address(text: str) -> Bind:
     if text.startswith("unix:"):
         return UnixBind(parse_socket_path(text.removeprefix("unix:")))
     if text.startswith("fd://"):
@@ -88,7 +137,7 @@ def parse_bind(text: str) -> Bind:
 def parse_socket_path(text: str) -> str:
     """Check the path or `@name` of a UNIX socket, and reduce the three slashes of `unix:///run/x` to one."""
     path = "/" + text.lstrip("/") if text.startswith("//") else text
-    if path in ("", "@") or "\0" in path:
+    if path in ("", "@") or "\0" in path or "?" in path:  # a question mark begins the options of a bind
         raise UnfitError
     # An abstract name's "@" stands for the NUL in front, which sun_path has room for.
     if len(path.encode("utf-8", "surrogateescape")) > SUN_PATH_MAX + path.startswith("@"):
@@ -130,13 +179,21 @@ def _bind_list(text: str) -> tuple[str, ...]:
     return binds
 
 
+def _insecure_bind_list(text: str) -> tuple[str, ...]:
+    binds = _bind_list(text)
+    for bind in binds:
+        parse_insecure_bind(bind)
+    return binds
+
+
 def _control(text: str) -> str:
     if not text.startswith("unix:"):
         raise UnfitError(nearest=f"unix:{text}" if text.startswith(("/", "@")) else None)
-    return str(parse_bind(text))
+    return str(_parse_address(text))
 
 
 HOST: Final = Kind(parse_host, "expected a host name or an IP address", "HOST")
 SOCKET_PATH: Final = Kind(parse_socket_path, "expected the path of a UNIX socket, or @NAME for an abstract one", "PATH")
 CONTROL: Final = Kind(_control, "expected unix:PATH or unix:@NAME", "unix:PATH")
 BINDS: Final = Kind(_bind_list, BIND_EXPECTED, "BIND", many=True, show=", ".join)
+INSECURE_BINDS: Final = Kind(_insecure_bind_list, BIND_EXPECTED, "BIND", many=True, show=", ".join)

@@ -49,10 +49,10 @@ def version_line(program: str) -> str:
     # Here, and not for every start: importlib.metadata alone takes a fifth of what Python itself needs to start.
     import platform  # noqa: PLC0415
 
-    from appserver.wire.select import engines  # noqa: PLC0415
+    from appserver.wire.select import engines, http2_engines  # noqa: PLC0415
 
     parts = {"Python": platform.python_version(), "uvloop": _installed("uvloop")}
-    parts |= {**engines(), "systemd-python": _installed("systemd-python")}
+    parts |= {**engines(), **http2_engines(), "systemd-python": _installed("systemd-python")}
     return f"{program} {__version__} ({', '.join(f'{name} {number}' for name, number in parts.items())})"
 
 

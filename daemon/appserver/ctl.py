@@ -18,14 +18,26 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from appserver import arguments
 from appserver.binds import Bind, FdBind, TcpBind
 from appserver.cli import add_version, complain, version_line
-from appserver.errors import AppserverError, Exit, ListenError, LoadError, OperatorError, UsageError
+from appserver.errors import (
+    AppserverError,
+    CertificateError,
+    CredentialError,
+    Exit,
+    ListenError,
+    LoadError,
+    OperatorError,
+    UsageError,
+)
 from appserver.kinds import nearest
 from appserver.settings import DEFAULT_HOST, DEFAULT_PORT, TABLE, Loaded, Settings, command_line, resolve
+
+if TYPE_CHECKING:
+    from appserver.net.certificates import Files
 
 PROGRAM: Final = "appserverctl"
 CONTROL_PATH: Final = "/run/appserver/appserver/control.sock"
@@ -63,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(words: Sequence[str]) -> Exit:
-    """Try the settings, the application and the sockets, without serving."""
+    """Try settings, certificates, application and sockets; serve nothing."""
     parser = command_line(f"{PROGRAM} check")
     from appserver.wire.select import pick  # noqa: PLC0415 - for this command alone
 
@@ -78,7 +90,7 @@ def check(words: Sequence[str]) -> Exit:
         count = len(loaded.variables)
         _report("env file", "ok", f"{loaded.settings.env_file}: {count} variable{'' if count == 1 else 's'} to be set")
     # A list: every check is made, also behind one that failed.
-    passed = [_check_application(loaded), *_check_sockets(loaded.settings)]
+    passed = [*_check_certificates(loaded.settings), _check_application(loaded), *_check_sockets(loaded.settings)]
     return Exit.OK if all(passed) else Exit.STARTUP
 
 
@@ -201,9 +213,50 @@ def try_import(app: str, app_dir: str, factory: str, answer: str) -> None:
     os._exit(0)  # threads that the application has started do not keep it
 
 
+def _check_certificates(settings: Settings) -> Iterator[bool]:
+    """Read every certificate with its key, each whatever became of the others."""
+    from appserver.net.certificates import find_files, read_password  # noqa: PLC0415 - ssl takes 15 ms
+
+    try:
+        found = find_files(settings)
+        password = read_password(settings.tls_key_password)
+    except (CertificateError, CredentialError) as error:
+        _report("certificate", "FAILED", str(error))
+        yield False
+        return
+    for files in found:
+        yield _check_certificate(files, settings, password)
+
+
+def _check_certificate(files: "Files", settings: Settings, password: bytes | None) -> bool:
+    from appserver.net.certificates import read_identity  # noqa: PLC0415 - as above
+    from appserver.net.renewal import SOON_SECONDS, show_time  # noqa: PLC0415
+    from appserver.net.tls import make_context  # noqa: PLC0415
+
+    try:
+        identity = read_identity(files)
+        make_context(identity, settings, password, http2=settings.http2)
+    except (CertificateError, CredentialError) as error:
+        _report("certificate", "FAILED", str(error))
+        return False
+    facts, now, mode = identity.facts, time.time(), files.key.stat().st_mode
+    flaws = [
+        ("it has expired", facts.ends <= now),
+        ("it expires soon", now < facts.ends <= now + SOON_SECONDS),
+        (f"it is not good before {show_time(facts.begins)}", now < facts.begins),
+        ("it has no DNS names, and clients look at nothing else", not facts.names),
+        (f"every user can read the key {files.key} (mode {mode & 0o777:04o})", bool(mode & 0o004)),
+    ]
+    told = "".join(f"; {flaw}" for flaw, there in flaws if there)
+    names = ", ".join(facts.names) or facts.subject
+    text = f"{files.certificate}: {names}, good until {show_time(facts.ends)}{told}"
+    _report("certificate", "warning" if told else "ok", text)
+    return True
+
+
 def _check_sockets(settings: Settings) -> Iterator[bool]:
     """Bind each address and let go of it."""
-    for bind in settings.binds:
+    for bind in (*settings.binds, *settings.insecure_binds):
         if isinstance(bind, FdBind):
             _report("socket", "ok", f"{bind}: handed over at the start")
         else:
@@ -219,7 +272,9 @@ def _check_socket(bind: Bind | str, settings: Settings, verdict: str) -> bool:
     from appserver.net.listeners import open_listeners  # noqa: PLC0415 - brings the loop and the log along
     from appserver.telemetry.log import build  # noqa: PLC0415
 
-    alone = dataclasses.replace(settings, bind=(str(bind),), host=None, port=None, uds=None, fd=None, control=None)
+    alone = dataclasses.replace(
+        settings, bind=(str(bind),), insecure_bind=(), host=None, port=None, uds=None, fd=None, control=None
+    )
     try:
         listeners = open_listeners(alone, (), build(settings.log_level, "console"))
     except ListenError as error:

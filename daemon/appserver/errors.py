@@ -3,7 +3,9 @@
     AppserverError
      ├── OperatorError         the command line, the configuration, the host
      │    ├── UsageError         an option, key or value that cannot be taken        exit 2
-     │    └── ListenError        a socket that cannot be bound or taken over         exit 3
+     │    ├── ListenError        a socket that cannot be bound or taken over         exit 3
+     │    ├── CertificateError   a certificate or key that cannot be served with     exit 3
+     │    └── CredentialError    a systemd credential that is not there              exit 3
      ├── ApplicationError      the application that is served
      │    ├── LoadError          it cannot be found or imported                      exit 3
      │    ├── LifespanError      its lifespan startup failed                         exit 3
@@ -27,7 +29,7 @@ class Exit(IntEnum):
     USAGE = 2
     """The command line, an environment variable or the configuration file cannot be taken."""
     STARTUP = 3
-    """A socket, the application's import or its lifespan startup failed; nothing was served."""
+    """A socket, a certificate, the application's import or its lifespan startup failed; nothing was served."""
     CUT = 4
     """Stopped as asked, but requests were still running at the deadline or at the second signal."""
 
@@ -63,6 +65,18 @@ class UsageError(OperatorError):
 
 class ListenError(OperatorError):
     """A socket that cannot be bound, connected to its role or taken over."""
+
+    exit_code = Exit.STARTUP
+
+
+class CertificateError(OperatorError):
+    """A certificate, or what belongs to it, that TLS cannot be served with."""
+
+    exit_code = Exit.STARTUP
+
+
+class CredentialError(OperatorError):
+    """A credential that the service manager has not handed over."""
 
     exit_code = Exit.STARTUP
 

@@ -206,6 +206,63 @@ def _word(text: str) -> str:
     return text
 
 
+def _path_list(text: str) -> tuple[str, ...]:
+    return tuple(_word(item.strip()) for item in text.split(",") if item.strip())
+
+
+_CLIENT_CERT: Final = ("none", "optional", "required")
+
+
+def _client_cert(text: str) -> str:
+    # uvicorn and gunicorn take the numbers of ssl.VerifyMode, hypercorn its names.
+    word = text.lower().removeprefix("cert_")
+    word = _CLIENT_CERT[int(word)] if word in ("0", "1", "2") else word
+    if word not in _CLIENT_CERT:
+        raise UnfitError(nearest=nearest(word, _CLIENT_CERT))
+    return word
+
+
+def _tls_version(text: str) -> str:
+    word = text.lower().removeprefix("tlsv").removeprefix("tls")
+    if word == "17":  # ssl.PROTOCOL_TLS_SERVER, the default of uvicorn's --ssl-version: "the best there is"
+        return "1.2"
+    if word not in ("1.2", "1.3"):
+        raise UnfitError("expected 1.2 or 1.3, the least version to speak (or uvicorn's 17, which means 1.2)")
+    return word
+
+
+_HSTS_WORDS: Final = ("includeSubDomains", "preload")
+
+
+def _hsts(text: str) -> str:
+    """`365d; preload` to `31536000; preload`, which is what stands behind `max-age=` (RFC 6797 section 6.1)."""
+    age, *words = (part.strip() for part in text.split(";"))
+    known = {word.lower(): word for word in _HSTS_WORDS}
+    unknown = next((word for word in words if word.lower() not in known), None)
+    if unknown is not None:
+        raise UnfitError(nearest=nearest(unknown, _HSTS_WORDS))
+    return "; ".join((str(int(DURATION.parse(age))), *dict.fromkeys(known[word.lower()] for word in words)))
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """A password, or where it stands; shown only where it is a place."""
+
+    text: str
+    """`credential:NAME`, a path that begins with `/`, `./` or `../`, or else the password itself."""
+
+    @property
+    def place(self) -> str | None:
+        """Where to read it; None where `text` is the password."""
+        return self.text if self.text.startswith(("credential:", "/", "./", "../")) else None
+
+    def __str__(self) -> str:
+        return self.place or "(hidden)"
+
+    def __repr__(self) -> str:
+        return f"Password({str(self)!r})"
+
+
 def _root_path(text: str) -> str:
     path = text.rstrip("/")
     if path and not path.startswith("/"):
@@ -252,6 +309,23 @@ def _peer(text: str) -> str:
 
 APP: Final = Kind(_word, "expected module:attribute, module:factory() or a file's path", "APP")
 PATH: Final = Kind(_word, "expected a path", "PATH")
+FOLDER: Final = Kind(_word, "expected a folder's path", "FOLDER")
+CREDENTIAL: Final = Kind(_word, "expected a path or credential:NAME", "PATH")
+CREDENTIALS: Final = Kind(
+    _path_list, "expected paths or credential:NAME, with commas between", "PATH", many=True, show=",".join
+)
+PASSWORD: Final = Kind(
+    lambda text: Password(_word(text)), "expected a path, credential:NAME or the password itself", "PATH"
+)
+CLIENT_CERT: Final = Kind(_client_cert, "expected none, optional or required", "none|optional|required", native=(int,))
+TLS_VERSION: Final = Kind(_tls_version, "expected 1.2 or 1.3", "1.2|1.3")
+HSTS: Final = Kind(
+    _hsts,
+    'expected a time such as 365d, and "; includeSubDomains" or "; preload" behind it',
+    "TIME",
+    native=(int, float),
+)
+CIPHERS: Final = Kind(_word, "expected cipher suites as openssl-ciphers(1) writes them", "LIST")
 USER: Final = Kind(_word, "expected a user's name or number", "USER")
 GROUP: Final = Kind(_word, "expected a group's name or number", "GROUP")
 ROOT_PATH: Final = Kind(_root_path, "expected a path that starts with /", "PATH")

@@ -18,7 +18,19 @@ from typing import Any, Final, TypeVar
 
 from appserver import arguments, kinds, sources
 from appserver.arguments import Row
-from appserver.binds import BINDS, CONTROL, HOST, SOCKET_PATH, Bind, FdBind, TcpBind, UnixBind, parse_bind
+from appserver.binds import (
+    BINDS,
+    CONTROL,
+    HOST,
+    INSECURE_BINDS,
+    SOCKET_PATH,
+    Bind,
+    FdBind,
+    TcpBind,
+    UnixBind,
+    parse_bind,
+    parse_insecure_bind,
+)
 from appserver.kinds import Kind
 
 __all__ = [
@@ -113,8 +125,17 @@ class Settings:
         "--bind",
         "-b",
         group="Listening",
-        help="host:port, [v6]:port, :port, unix:PATH, unix:@NAME, fd://N or fd://NAME; repeatable. Without any: the"
-        f" sockets that systemd handed over, else {DEFAULT_HOST}:{DEFAULT_PORT}",
+        help="host:port, [v6]:port, :port, unix:PATH, unix:@NAME, fd://N or fd://NAME; ?tls=off or ?http2=off may stand"
+        " behind it; repeatable. Without any: the sockets that systemd handed over, else"
+        f" {DEFAULT_HOST}:{DEFAULT_PORT}",
+        reload=False,
+    )
+    insecure_bind: tuple[str, ...] = setting(
+        (),
+        INSECURE_BINDS,
+        "--insecure-bind",
+        group="Listening",
+        help="As --bind, without TLS, in addition to all others; repeatable",
         reload=False,
     )
     host: str | None = setting(
@@ -197,6 +218,29 @@ class Settings:
         help="HTTP/1.1 engine; auto takes h1c where it is installed, else plain; httptools means h1c too",
         reload=False,
     )
+    http2: bool = setting(
+        True,
+        kinds.SWITCH,
+        "--http2",
+        group="HTTP",
+        help="Serve HTTP/2: by ALPN over TLS, else to clients that begin with its preface",
+        reload=False,
+    )
+    http2_engine: str = setting(
+        "auto",
+        kinds.choice("auto", "h2", "ngh2"),
+        "--http2-engine",
+        group="HTTP",
+        help="HTTP/2 engine; auto takes ngh2 where it is installed, else h2",
+        reload=False,
+    )
+    http2_max_concurrent_streams: int = setting(
+        100,
+        kinds.integer(1, 10_000, "a number from 1 to 10000"),
+        "--http2-max-concurrent-streams",
+        group="HTTP",
+        help="Requests that an HTTP/2 connection may have open at once",
+    )
     header: tuple[tuple[str, str], ...] = setting(
         (), kinds.HEADERS, "--header", group="HTTP", help='Field for every response, "Name: value"; repeatable'
     )
@@ -266,12 +310,113 @@ class Settings:
     timeout_write: float = setting(
         30.0, kinds.DEADLINE, "--timeout-write", group="Timeouts", help="Response that is read slower than --min-rate"
     )
+    timeout_tls: float = setting(
+        10.0,
+        kinds.DEADLINE,
+        "--timeout-tls",
+        "--ssl-handshake-timeout",
+        group="Timeouts",
+        help="TLS handshake, from the connection's start",
+    )
     min_rate: int = setting(
         500,
         kinds.size(0, 1024**3, "bytes a second, from 0 to 1G"),
         "--min-rate",
         group="Timeouts",
         help="Bytes a second that a peer must keep up once past --timeout-body or --timeout-write",
+    )
+
+    tls_cert: tuple[str, ...] = setting(
+        (),
+        kinds.CREDENTIALS,
+        "--tls-cert",
+        "--ssl-certfile",
+        "--certfile",
+        group="TLS",
+        help="Certificate with its chain, PEM, path or credential:NAME; repeatable, chosen by the name that the client"
+        " asks for, the first one otherwise",
+    )
+    tls_key: tuple[str, ...] = setting(
+        (),
+        kinds.CREDENTIALS,
+        "--tls-key",
+        "--ssl-keyfile",
+        "--keyfile",
+        group="TLS",
+        help="Private key of each --tls-cert, in their order, path or credential:NAME; none where the certificate's"
+        " file holds it",
+    )
+    tls_key_password: kinds.Password | None = setting(  # noqa: RUF009 - a field, like all the others
+        None,
+        kinds.PASSWORD,
+        "--tls-key-password",
+        "--ssl-keyfile-password",
+        "--keyfile-password",
+        group="TLS",
+        help="Where the keys' password is: a path that begins with / or ., or credential:NAME. Anything else is the"
+        " password, which ps shows to every user",
+    )
+    tls_dir: str | None = setting(
+        None,
+        kinds.FOLDER,
+        "--tls-dir",
+        group="TLS",
+        help="Folder of more certificates: sub-folders as certbot and Kubernetes make them, and NAME.pem with NAME.key",
+    )
+    tls_ca: str | None = setting(
+        None,
+        kinds.CREDENTIAL,
+        "--tls-ca",
+        "--ssl-ca-certs",
+        "--ca-certs",
+        group="TLS",
+        help="Authorities that sign clients' certificates: a PEM file, a folder made by openssl rehash, or"
+        " credential:NAME",
+    )
+    tls_client_cert: str = setting(
+        "none",
+        kinds.CLIENT_CERT,
+        "--tls-client-cert",
+        "--ssl-cert-reqs",
+        "--cert-reqs",
+        "--verify-mode",
+        group="TLS",
+        help="Whether clients are asked for a certificate of --tls-ca",
+    )
+    tls_min_version: str = setting(
+        "1.2", kinds.TLS_VERSION, "--tls-min-version", "--ssl-version", group="TLS", help="Least TLS version to speak"
+    )
+    tls_ciphers: str | None = setting(
+        None,
+        kinds.CIPHERS,
+        "--tls-ciphers",
+        "--ssl-ciphers",
+        "--ciphers",
+        group="TLS",
+        help="Cipher suites of TLS 1.2, as openssl-ciphers(1) writes them (default: Mozilla's intermediate list)",
+    )
+    https_redirect: bool = setting(
+        False,
+        kinds.SWITCH,
+        "--https-redirect",
+        group="TLS",
+        help="Answer plain HTTP with 308 and the same address under https, on the port of the first listener that"
+        " speaks TLS, else 443",
+    )
+    hsts: str | None = setting(
+        None,
+        kinds.HSTS,
+        "--hsts",
+        group="TLS",
+        help="Have browsers use nothing but https for so long: Strict-Transport-Security in responses over TLS;"
+        ' "; includeSubDomains" and "; preload" may follow; 0 makes them forget it',
+    )
+    acme_dir: str | None = setting(
+        None,
+        kinds.FOLDER,
+        "--acme-dir",
+        group="TLS",
+        help="Folder to answer ACME challenges from, on every listener and before a redirect: certbot's --webroot-path",
     )
 
     proxy_headers: bool = setting(
@@ -317,6 +462,16 @@ class Settings:
         help="TOML file of settings; after a hyphen (-/path) it may be missing",
         reload=False,
     )
+
+    @property
+    def encrypted(self) -> bool:
+        """A certificate is given: listeners speak TLS unless something says otherwise."""
+        return bool(self.tls_cert) or self.tls_dir is not None
+
+    @property
+    def insecure_binds(self) -> tuple[Bind, ...]:
+        """What to listen on without TLS, besides `binds`."""
+        return tuple(parse_insecure_bind(text) for text in self.insecure_bind)
 
     @property
     def binds(self) -> tuple[Bind, ...]:

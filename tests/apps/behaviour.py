@@ -51,7 +51,8 @@ async def whoami(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 async def tell(scope: Scope, _receive: Receive, send: Send) -> None:
-    told = {key: scope[key] for key in ("client", "server", "scheme", "path", "root_path", "http_version", "state")}
+    keys = ("client", "server", "scheme", "path", "root_path", "http_version", "state", "extensions")
+    told = {key: scope[key] for key in keys}
     told["query"] = scope["query_string"].decode("latin-1")
     told["headers"] = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     told["environment"] = {name: value for name, value in os.environ.items() if name.startswith("SHOP_")}
@@ -145,6 +146,14 @@ async def download(scope: Scope, _receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body"})
 
 
+async def repeat(scope: Scope, _receive: Receive, send: Send) -> None:
+    """The same MiB as often as it is asked for: whatever the server holds, the application holds nothing."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(int(number(scope, "blocks"))):
+        await send({"type": "http.response.body", "body": _SEED, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
 HANDLERS: Final[dict[str, Handler]] = {
     "/": hello,
     "/whoami": whoami,
@@ -159,6 +168,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "/log": log,
     "/upload": upload,
     "/download": download,
+    "/repeat": repeat,
 }
 
 

@@ -11,8 +11,8 @@ import uvloop
 
 from appserver.asgi.fields import Defaults
 from appserver.asgi.service import Service
-from appserver.net.connection import Connection
 from appserver.net.endpoint import Endpoint, Timeouts
+from appserver.net.serial import SerialConnection
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import build
 from appserver.wire.engine import Limits
@@ -65,7 +65,7 @@ async def connect(endpoint: Endpoint, listener: socket.socket) -> int:
     client.setblocking(False)
     ours, _ = listener.accept()
     ours.setblocking(False)
-    await endpoint.loop.connect_accepted_socket(partial(Connection, endpoint), ours)
+    await endpoint.loop.connect_accepted_socket(partial(SerialConnection, endpoint), ours)
     return client.detach()
 
 

@@ -106,6 +106,11 @@ class Isolation:
         """In front of a command, it runs that inside; the process stays the same."""
         return ["nsenter", f"--target={self._holder.pid}", "--mount", "--net", "--"]
 
+    @property
+    def root(self) -> Path:
+        """The file system inside, as it is reached from outside."""
+        return Path(f"/proc/{self._holder.pid}/root")
+
     def start(
         self,
         *words: str | Path,

@@ -39,7 +39,10 @@ BASE: Final = (
 SUITES: Final = {
     "trixie": BASE,
     # The oldest versions that appserver supports: its unit tests run on them too.
-    "bookworm": (*BASE, "openssl", "python3-hypothesis", "python3-pytest", "python3-pytest-timeout"),
+    "bookworm": (
+        *BASE,
+        *("openssl", "python3-cryptography", "python3-hypothesis", "python3-pytest", "python3-pytest-timeout"),
+    ),
 }
 
 BOOT_SECONDS: Final = 60.0

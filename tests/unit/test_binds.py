@@ -2,7 +2,19 @@
 
 import pytest
 
-from appserver.binds import BINDS, CONTROL, HOST, Bind, FdBind, TcpBind, UnixBind, parse_bind
+from appserver.binds import (
+    BINDS,
+    CONTROL,
+    HOST,
+    INSECURE_BINDS,
+    SOCKET_PATH,
+    Bind,
+    FdBind,
+    TcpBind,
+    UnixBind,
+    parse_bind,
+    parse_insecure_bind,
+)
 from appserver.kinds import UnfitError
 
 
@@ -21,6 +33,10 @@ from appserver.kinds import UnfitError
         ("fd://3", FdBind(3, None)),
         ("fd://http", FdBind(None, "http")),
         ("fd://shop.socket", FdBind(None, "shop.socket")),
+        ("127.0.0.1:8000?tls=off", TcpBind("127.0.0.1", 8000, tls=False)),
+        ("[::1]:8000?tls=on&http2=off", TcpBind("::1", 8000, tls=True, http2=False)),
+        ("unix:/run/app.sock?tls=off&http2=off", UnixBind("/run/app.sock", tls=False, http2=False)),
+        ("fd://web?http2=on", FdBind(None, "web", http2=True)),
     ],
 )
 def test_every_form_is_read_and_written_alike(text: str, bind: Bind) -> None:
@@ -59,6 +75,12 @@ def test_a_url_of_three_slashes_is_a_path() -> None:
         "fd://caf\xe9",
         "fd://99999999999",
         "unxi:/run/app.sock",
+        "localhost:80?",
+        "localhost:80?tls",
+        "localhost:80?tls=yes",
+        "localhost:80?tls=off&",
+        "localhost:80?http3=on",
+        "unix:/run/a?b",
     ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
@@ -114,3 +136,30 @@ def test_hosts(text: str) -> None:
 
 def test_the_brackets_of_an_ipv6_host_come_off() -> None:
     assert HOST.parse("[::1]") == "::1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "nearest"),
+    [
+        (":80?tsl=off", "expected tls or http2 behind the question mark", "tls"),
+        (":80?http3=off", "expected tls or http2 behind the question mark", "http2"),
+        (":80?tls=maybe", "expected tls=on or tls=off behind the question mark", None),
+    ],
+)
+def test_an_unknown_option_is_answered_with_those_there_are(text: str, expected: str, nearest: str | None) -> None:
+    with pytest.raises(UnfitError) as caught:
+        parse_bind(text)
+    assert (caught.value.expected, caught.value.nearest) == (expected, nearest)
+
+
+def test_an_insecure_bind_is_one_without_tls() -> None:
+    assert parse_insecure_bind(":80?http2=off") == TcpBind("", 80, tls=False, http2=False)
+    assert INSECURE_BINDS.parse(":80,unix:/x") == (":80", "unix:/x")
+    with pytest.raises(UnfitError, match="without tls=on"):
+        INSECURE_BINDS.parse(":80?tls=on")
+
+
+def test_a_path_has_no_question_mark() -> None:
+    for kind, text in ((SOCKET_PATH, "/run/a?tls=off"), (CONTROL, "unix:/run/c?tls=off")):
+        with pytest.raises(UnfitError):
+            kind.parse(text)

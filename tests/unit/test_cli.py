@@ -18,7 +18,7 @@ import pytest
 from appserver import __version__
 from appserver.cli import main
 from appserver.errors import Exit
-from appserver.wire.select import engines
+from appserver.wire.select import engines, http2_engines
 
 BROKEN = "raise RuntimeError('no database')\n"
 
@@ -63,7 +63,7 @@ def run(*argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 def test_version_names_what_serves(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == Exit.OK
-    found = ", ".join(f"{name} {number}" for name, number in engines().items())
+    found = ", ".join(f"{name} {number}" for name, number in {**engines(), **http2_engines()}.items())
     assert capsys.readouterr().out == (
         f"appserver {__version__} (Python {platform.python_version()}, uvloop {version('uvloop')}, "
         f"{found}, systemd-python {version('systemd-python')})\n"

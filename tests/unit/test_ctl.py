@@ -16,6 +16,7 @@ from appserver import __version__
 from appserver.ctl import main
 from appserver.errors import Exit
 from appserver.settings import TABLE
+from tests.certificates import Issuer, Pair
 
 Capture = pytest.CaptureFixture[str]
 
@@ -109,6 +110,45 @@ def test_check_survives_an_application_that_ends_its_process(
     (tmp_path / "main.py").write_text(text)
     assert main(["check", "main:app", "--app-dir", str(tmp_path), "--fd", "0"]) == Exit.STARTUP
     assert f"FAILED   main:app: importing it ended the process with {how}\n" in capsys.readouterr().out
+
+
+def test_check_tells_of_each_certificate(capsys: Capture, tmp_path: Path) -> None:
+    issuer = Issuer()
+    good = issuer.issue(tmp_path / "good.pem", "a.example", "*.a.example")
+    good.key.chmod(0o600)
+    soon = issuer.issue(tmp_path / "soon.pem", "b.example", days=3)
+    soon.key.chmod(0o644)
+    over = issuer.issue(tmp_path / "over.pem", "c.example", days=-1)
+    over.key.chmod(0o600)
+    bad = Pair(issuer.issue(tmp_path / "bad.pem", "d.example").certificate, good.key)
+    words = [word for pair in (good, soon, over, bad) for word in pair.arguments]
+    assert main(["check", *words, "-b", "127.0.0.1:0?tls=on"]) == Exit.STARTUP
+    told = [text for what, verdict, text in lines(capsys) if what == "certificate" for text in [f"{verdict} {text}"]]
+    assert told[0].startswith(f"ok {good.certificate}: a.example, *.a.example, good until 2")
+    assert told[1].startswith(f"warning {soon.certificate}: b.example, good until 2")
+    assert told[1].endswith(f"; it expires soon; every user can read the key {soon.key} (mode 0644)")
+    assert told[2].endswith("; it has expired")
+    assert told[3] == f"FAILED {good.key}: is not the key of {bad.certificate}"
+
+
+def test_check_tells_of_a_folder_without_certificates_and_goes_on(capsys: Capture, tmp_path: Path) -> None:
+    assert main(["check", "--tls-dir", str(tmp_path), "-b", "127.0.0.1:0"]) == Exit.STARTUP
+    out = capsys.readouterr().out
+    assert f"certificate  FAILED   {tmp_path}: no certificate there" in out
+    assert "socket       ok" in out
+
+
+def test_check_with_tls_settings_that_contradict_each_other_is_a_usage_error(capsys: Capture) -> None:
+    assert main(["check", "--tls-key", "/a.key"]) == Exit.USAGE
+    assert capsys.readouterr().err.startswith("appserverctl: --tls-key: '/a.key': expected a --tls-cert")
+
+
+def test_config_hides_a_password(capsys: Capture) -> None:
+    for words in (["--json"], []):
+        assert main(["config", *words, "--tls-key-password", "hunter2"]) == Exit.OK
+        out, err = capsys.readouterr()
+        assert "hunter2" not in out + err
+        assert "(hidden)" in out
 
 
 def test_check_does_not_fail_over_the_default_address(capsys: Capture) -> None:

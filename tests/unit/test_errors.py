@@ -7,7 +7,9 @@ from appserver import errors
 from appserver.errors import (
     ApplicationError,
     AppserverError,
+    CertificateError,
     ClientDisconnectedError,
+    CredentialError,
     Exit,
     LifespanError,
     ListenError,
@@ -33,6 +35,8 @@ def test_every_error_is_in_the_tree_and_in_the_drawing_of_it() -> None:
         (OperatorError, 2),
         (UsageError, 2),
         (ListenError, 3),
+        (CertificateError, 3),
+        (CredentialError, 3),
         (ApplicationError, 3),
         (LoadError, 3),
         (LifespanError, 3),

@@ -218,3 +218,88 @@ def test_toml_values_of_another_type_are_refused(kind: Kind[Any], raw: object) -
 def test_the_nearest_name_is_near() -> None:
     assert kinds.nearest("prot", ["port", "host"]) == "port"
     assert kinds.nearest("zzz", ["port", "host"]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("31536000", "31536000"),
+        ("365d", "31536000"),
+        ("0", "0"),
+        ("1.5", "1"),
+        ("63072000; includeSubDomains", "63072000; includeSubDomains"),
+        ("730d;INCLUDESUBDOMAINS ; preload;includeSubDomains", "63072000; includeSubDomains; preload"),
+    ],
+)
+def test_hsts_is_a_time_and_what_rfc_6797_lets_stand_behind_it(text: str, value: str) -> None:
+    assert kinds.HSTS.parse(text) == value
+    assert kinds.HSTS.parse(value) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "max-age=300", "300, preload", "300;", "300; path=/", "300\r\nX: y", "; preload"]
+)
+def test_what_is_no_hsts_policy_is_refused(text: str) -> None:
+    with pytest.raises(UnfitError):
+        kinds.HSTS.parse(text)
+
+
+def test_the_directive_that_was_meant_is_named() -> None:
+    with pytest.raises(UnfitError) as caught:
+        kinds.HSTS.parse("300; includeSubDomain")
+    assert caught.value.nearest == "includeSubDomains"
+
+
+def test_hsts_may_be_a_number_in_toml() -> None:
+    assert kinds.HSTS.read(300) == "300"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((word, word) for word in ("none", "optional", "required")),
+        *zip(("0", "1", "2"), ("none", "optional", "required"), strict=True),
+        *zip(("CERT_NONE", "CERT_OPTIONAL", "CERT_REQUIRED"), ("none", "optional", "required"), strict=True),
+    ],
+)
+def test_what_is_asked_of_clients_has_the_words_of_three_servers(text: str, value: str) -> None:
+    assert kinds.CLIENT_CERT.parse(text) == value
+
+
+def test_what_is_asked_of_clients_may_be_a_number_in_a_file() -> None:
+    assert kinds.CLIENT_CERT.read(2) == "required"
+    with pytest.raises(UnfitError) as caught:
+        kinds.CLIENT_CERT.parse("require")
+    assert caught.value.nearest == "required"
+    with pytest.raises(UnfitError):
+        kinds.CLIENT_CERT.read(3)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1.2", "1.2"), ("1.3", "1.3"), ("TLSv1.3", "1.3"), ("17", "1.2")])
+def test_versions_of_tls(text: str, value: str) -> None:
+    assert kinds.TLS_VERSION.parse(text) == value
+
+
+@pytest.mark.parametrize("text", ["1.1", "2", "3", "5", "SSLv3", "TLSv1", ""])
+def test_old_versions_of_tls_are_refused_with_what_there_is(text: str) -> None:
+    with pytest.raises(UnfitError, match=r"expected 1.2 or 1.3, .* \(or uvicorn's 17, which means 1.2\)"):
+        kinds.TLS_VERSION.parse(text)
+
+
+@pytest.mark.parametrize("text", ["credential:web", "/run/secret", "./secret", "../secret"])
+def test_a_password_may_be_a_place_which_is_shown(text: str) -> None:
+    password = kinds.PASSWORD.parse(text)
+    assert (password.place, str(password), kinds.PASSWORD.write(password)) == (text, text, text)
+
+
+def test_a_password_itself_is_shown_nowhere() -> None:
+    password = kinds.PASSWORD.parse("hunter2")
+    assert (password.place, password.text) == (None, "hunter2")
+    for shown in (str(password), repr(password), f"{password}", kinds.PASSWORD.show(password)):
+        assert "hunter2" not in shown
+    assert kinds.PASSWORD.write(password) == "(hidden)"
+
+
+def test_paths_are_a_list() -> None:
+    assert kinds.CREDENTIALS.parse("/a.pem, credential:b") == ("/a.pem", "credential:b")
+    assert kinds.CREDENTIALS.read(["/a.pem", "/b.pem"]) == ("/a.pem", "/b.pem")

@@ -8,6 +8,7 @@ import pytest
 from appserver.arguments import Row
 from appserver.binds import BIND_EXPECTED
 from appserver.errors import UsageError
+from appserver.kinds import Password
 from appserver.settings import TABLE, FdBind, Loaded, Settings, TcpBind, UnixBind, load
 from appserver.wire.engine import Limits
 
@@ -58,7 +59,10 @@ def test_every_setting_can_be_set_from_all_three_places(row: Row, tmp_path: Path
         "bind": "127.0.0.1:1",
         "host": "localhost",
         "header": "A: b",
+        "hsts": "300; includeSubDomains",
+        "insecure_bind": "127.0.0.1:1",
         "control": "unix:/c",
+        "tls_key_password": "/x",
         "config": "-/none",
         "forwarded_allow_ips": "10.0.0.0/8",
     }
@@ -102,6 +106,21 @@ def test_every_setting_can_be_set_from_all_three_places(row: Row, tmp_path: Path
         ("--timeout-graceful-shutdown", "7", "graceful_timeout", 7.0),
         ("--limit-request-field_size", "512", "limit_request_field_size", 512),
         ("--h11-max-incomplete-event-size", "16384", "limit_request_head", 16384),
+        ("--ssl-certfile", "/a.pem", "tls_cert", ("/a.pem",)),
+        ("--certfile", "/a.pem", "tls_cert", ("/a.pem",)),
+        ("--ssl-keyfile", "/a.key", "tls_key", ("/a.key",)),
+        ("--keyfile", "/a.key", "tls_key", ("/a.key",)),
+        ("--ssl-keyfile-password", "/p", "tls_key_password", Password("/p")),
+        ("--keyfile-password", "/p", "tls_key_password", Password("/p")),
+        ("--ssl-ca-certs", "/ca", "tls_ca", "/ca"),
+        ("--ca-certs", "/ca", "tls_ca", "/ca"),
+        ("--ssl-cert-reqs", "2", "tls_client_cert", "required"),
+        ("--cert-reqs", "1", "tls_client_cert", "optional"),
+        ("--verify-mode", "CERT_REQUIRED", "tls_client_cert", "required"),
+        ("--ssl-ciphers", "HIGH", "tls_ciphers", "HIGH"),
+        ("--ciphers", "HIGH", "tls_ciphers", "HIGH"),
+        ("--ssl-version", "17", "tls_min_version", "1.2"),
+        ("--ssl-handshake-timeout", "60", "timeout_tls", 60.0),
         ("-c", "-/none", "config", "-/none"),
     ],
 )
@@ -388,6 +407,18 @@ def test_a_missing_file_of_variables_is_an_error() -> None:
 )
 def test_binds_are_all_that_was_said(argv: list[str], binds: tuple[object, ...]) -> None:
     assert load(argv, {}).settings.binds == binds
+
+
+def test_insecure_binds_are_a_list_of_their_own() -> None:
+    settings = load(["--insecure-bind", ":80", "-b", ":443"], {}).settings
+    assert settings.binds == (TcpBind("", 443),)
+    assert settings.insecure_binds == (TcpBind("", 80, tls=False),)
+
+
+def test_a_certificate_or_a_folder_of_them_means_tls() -> None:
+    assert not load([], {}).settings.encrypted
+    assert load(["--tls-cert", "/a.pem"], {}).settings.encrypted
+    assert load(["--tls-dir", "/a"], {}).settings.encrypted
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -5,7 +5,10 @@ from typing import Final
 from appserver.wire.engine import Headers
 
 ANSWERS: Final = {
+    308: b"Permanent Redirect\n",
     400: b"Bad Request\n",
+    404: b"Not Found\n",
+    405: b"Method Not Allowed\n",
     408: b"Request Timeout\n",
     413: b"Content Too Large\n",
     414: b"URI Too Long\n",

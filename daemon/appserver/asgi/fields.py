@@ -1,4 +1,4 @@
-"""The header fields of an application's response, checked and completed."""
+"""The fields that an application sends: headers, trailers, links, and those of a promised request."""
 
 import re
 from collections.abc import Iterable
@@ -11,14 +11,31 @@ _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section
 
 _CONTROLS: Final = bytes(set(range(0x20)) - {0x09}) + b"\x7f"
 
-_PLAIN, _LENGTH, _FRAMING, _DEFAULT = range(4)
+_PLAIN, _LENGTH, _DROPPED, _DEFAULT, _MISPLACED = range(5)
 _OWN: Final = {
     b"content-length": _LENGTH,
     # Framing is the server's business (RFC 9110 section 7.6.1): it knows the version, the application does not.
-    b"transfer-encoding": _FRAMING,
-    b"keep-alive": _FRAMING,
-    b"proxy-connection": _FRAMING,
+    b"transfer-encoding": _DROPPED,
+    b"keep-alive": _DROPPED,
+    b"proxy-connection": _DROPPED,
 }
+
+# What has to be known before the content is read: RFC 9110 section 6.5.1 by kinds of fields, RFC 7230 section 4.1.2 and
+# RFC 7231 section 7.1 by names.
+_NOT_IN_TRAILERS: Final = (
+    b"content-length transfer-encoding trailer connection keep-alive proxy-connection upgrade te host "
+    b"cache-control expect max-forwards pragma range "
+    b"if-match if-none-match if-modified-since if-unmodified-since if-range "
+    b"authorization proxy-authenticate proxy-authorization www-authenticate cookie set-cookie "
+    b"age date expires location retry-after vary warning "
+    b"content-encoding content-range content-type"
+).split()
+
+# The host is that of the request that promises, a promised request has no content (RFC 9113 section 8.4), and the
+# rest is about the connection.
+_NOT_IN_PROMISES: Final = (
+    b"host content-length transfer-encoding connection keep-alive proxy-connection upgrade te expect trailer"
+).split()
 _KNOWN_LIMIT: Final = 1024  # an application may make names up
 
 
@@ -95,6 +112,8 @@ def check_fields(fields: Iterable[Iterable[bytes]], defaults: Defaults) -> Field
                     length = int(value)
                 elif kind == _DEFAULT:
                     overrides = True
+                elif kind == _MISPLACED:
+                    raise MisuseError(f"{name.decode('latin-1')} may not be a trailer (RFC 9110 section 6.5.1)")
                 else:
                     continue
             if type(value) is not bytes:
@@ -119,3 +138,53 @@ def check_fields(fields: Iterable[Iterable[bytes]], defaults: Defaults) -> Field
     else:
         headers += defaults
     return tuple.__new__(Fields, (headers, length))  # 0.1 us less than Fields(…), which is a function in Python
+
+
+def _treat(names: Iterable[bytes], kind: int) -> Defaults:
+    """No fields of the server's own, and a kind of their own for some names."""
+    fields = Defaults()
+    fields.kinds.update(dict.fromkeys(names, kind))
+    return fields
+
+
+_TRAILERS: Final = _treat(_NOT_IN_TRAILERS, _MISPLACED)
+_PROMISED: Final = _treat(_NOT_IN_PROMISES, _DROPPED)
+_BARE: Final = Defaults()
+
+
+def check_trailers(fields: Iterable[Iterable[bytes]]) -> Headers:
+    """Check the fields of `http.response.trailers`.
+
+    Raises:
+        MisuseError: A field that cannot be sent, or not behind the content.
+    """
+    return check_fields(fields, _TRAILERS).headers
+
+
+def check_promise(fields: Iterable[Iterable[bytes]]) -> Headers:
+    """Check the fields of `http.response.push`; those that are the server's to set are left out.
+
+    Raises:
+        MisuseError: A field that cannot be sent, named.
+    """
+    return check_fields(fields, _PROMISED).headers
+
+
+def check_links(links: Any) -> Headers:
+    """Make `link` fields (RFC 8288) of the values in `http.response.early_hint`.
+
+    Raises:
+        MisuseError: A value that cannot be sent.
+    """
+    values = list(links) if isinstance(links, Iterable) else [links]
+    if not all(isinstance(value, bytes | bytearray | memoryview) for value in values):
+        raise MisuseError(f"links must be an iterable of byte strings, not {links!r:.200}")
+    return check_fields([(b"link", value) for value in values], _BARE).headers
+
+
+def takes_trailers(headers: Headers) -> bool:
+    """Whether a request says that trailers are not thrown away (RFC 9110 section 10.1.4)."""
+    return any(
+        name == b"te" and b"trailers" in [coding.strip(b" \t") for coding in value.lower().split(b",")]
+        for name, value in headers
+    )

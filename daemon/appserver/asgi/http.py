@@ -1,52 +1,41 @@
 """One HTTP request and its response, between the events of an engine and an ASGI application.
 
-The response is a state machine, `TRANSITIONS`. What the application sends is the input; the table says what is done
-with it and what comes next, and everything that is not in the table is misuse, answered with what was expected:
-
-    AWAITED ──start──▶ HELD ──last──▶ COMPLETE
-                        └──more──▶ STREAMING ──more──▶ STREAMING ──last──▶ COMPLETE
-
-A file may take the place of a body message (`asgi.files`). Until it has left, the response is SENDING, where no message
-is taken; then comes what the table says. A file that does not leave whole cuts the response.
-
-The start is held until the first body message (the ASGI specification asks for that), so that a small answer is one
-write, and so that an application which fails right after its start still gets its client a 500.
-
-The request's side is a queue: `receive()` takes from it, and what it took is given back to the peer as credit.
+The response is a state machine: `asgi.transitions` says what the application may send and what comes of it, and
+`asgi.response` does it. The request's side is a queue: `receive()` takes from it, and what it took is given back to the
+peer as credit.
 """
 
 import reprlib
 from asyncio import AbstractEventLoop, CancelledError, Future, Task, current_task, sleep
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from time import monotonic
 from typing import Final, NoReturn
 
 from appserver.asgi.answers import ANSWERS, answer_fields
 from appserver.asgi.faults import is_disconnect, report_error, report_misuse, report_silence
-from appserver.asgi.fields import check_fields
-from appserver.asgi.files import File, open_file, open_path
+from appserver.asgi.files import File
 from appserver.asgi.peer import DONE, Peer
+from appserver.asgi.response import Response
 from appserver.asgi.service import Service
+from appserver.asgi.transitions import (
+    AWAITED,
+    COMPLETE,
+    LAST,
+    LAST_OF_BODY,
+    MORE,
+    SENDING,
+    START,
+    STREAMING,
+    TRAILING,
+    TRANSITIONS,
+    expectation,
+    specify,
+)
 from appserver.asgi.types import Message, Scope
 from appserver.errors import ClientDisconnectedError, MisuseError
 from appserver.telemetry.context import REQUEST_ID
-from appserver.wire.engine import Head, Headers
-
-# States of the response. Strings, because an Enum's hash is a Python call and the table is asked for every message.
-AWAITED: Final = "awaited"
-HELD: Final = "held"
-STREAMING: Final = "streaming"
-SENDING: Final = "sending"
-COMPLETE: Final = "complete"
-
-# Inputs: the messages an application may send, with those that end the response told apart.
-START: Final = "http.response.start"
-MORE: Final = "http.response.body with more_body"
-LAST: Final = "http.response.body"
-FILE_MORE: Final = "http.response.zerocopysend with more_body"
-FILE_LAST: Final = "http.response.zerocopysend"
-PATH: Final = "http.response.pathsend"
+from appserver.wire.engine import Head
 
 PIECE_SIZE: Final = 4096
 """Pieces of a body that the application has not asked for yet are joined up to this size, in bytes."""
@@ -58,7 +47,7 @@ _NO_BODY: Final[deque[bytes]] = deque(maxlen=0)
 CLIENT_CLOSED_REQUEST: Final = 499
 
 
-class HttpCycle:
+class HttpCycle(Response):
     """Runs the application for one request.
 
     Args:
@@ -72,12 +61,9 @@ class HttpCycle:
 
     __slots__ = (
         "_begun",
-        "_bodiless",
         "_client",
         "_ended",
         "_eof",
-        "_held",
-        "_left",
         "_listener",
         "_loop",
         "_misused",
@@ -88,13 +74,7 @@ class HttpCycle:
         "_untold",
         "_waiters",
         "gone",
-        "head",
-        "peer",
         "received",
-        "scope",
-        "sent",
-        "service",
-        "status",
         "task",
         "unread",
     )
@@ -102,7 +82,7 @@ class HttpCycle:
     def __init__(
         self, service: Service, peer: Peer, head: Head, scope: Scope, loop: AbstractEventLoop, listener: str
     ) -> None:
-        self.service, self.peer, self.head, self.scope = service, peer, head, scope
+        super().__init__(service, peer, head, scope)
         self._loop, self._listener = loop, listener
         self._begun = monotonic()
         # Kept here, because the scope is the application's from now on: it may replace what it likes in it.
@@ -110,9 +90,6 @@ class HttpCycle:
         self._client: str = client[0] if client else "unix"
         self._request_id: str = scope["state"]["request_id"]
         self._state = AWAITED
-        self._held: Headers = []
-        self._left: int | None = None
-        self._bodiless = head.method == "HEAD"
         self._queue: deque[bytes] = _NO_BODY if head.end else deque()
         self._untold = head.end
         self._ended = head.end
@@ -123,8 +100,7 @@ class HttpCycle:
         self.task: Task[None] | None = None
         """Runs the application; None for one that has returned without ever waiting."""
         self.gone = False
-        self.status = 0
-        self.received = self.sent = self.unread = 0
+        self.received = self.unread = 0
         service.figures.requests += 1
 
     # The request: events in
@@ -140,6 +116,11 @@ class HttpCycle:
         self.unread += len(data)
         self._ended = end
         self._wake()
+
+    @property
+    def whole(self) -> bool:
+        """All of the request has come."""
+        return self._ended
 
     def half_close(self) -> None:
         """The client sends nothing more but may still read: `receive()` tells, `send()` goes on."""
@@ -208,14 +189,16 @@ class HttpCycle:
             if kind == LAST:
                 if message.get("more_body", False):
                     kind = MORE
-            elif kind == FILE_LAST and message.get("more_body", False):
-                kind = FILE_MORE
+                elif self.trailers is not None:
+                    kind = LAST_OF_BODY
+            elif kind != START:
+                kind = specify(kind, message, trailers=self.trailers is not None)
         except (KeyError, TypeError, AttributeError):
             return self._misuse("a message must be a dict with a 'type'", reprlib.repr(message))
-        transition = TRANSITIONS.get((self._state, kind))
-        if transition is None:
-            return self._misuse(f"expected {_expectation(self._state)}", reprlib.repr(kind))
-        action, following = transition
+        try:
+            action, following = TRANSITIONS[self._state, kind]
+        except (KeyError, TypeError):
+            return self._misuse(f"expected {expectation(self._state)}", reprlib.repr(kind))
         try:
             file = action(self, message)
         except MisuseError as error:
@@ -228,73 +211,9 @@ class HttpCycle:
             self._record("complete")
             if self._waiters:
                 self._wake()
-        elif following == STREAMING and self.peer.choked:
-            return self.peer.writable()
+        elif following == STREAMING and self.peer.choked(self.head.stream):
+            return self.peer.writable(self.head.stream)
         return DONE
-
-    def _hold(self, message: Message) -> None:
-        status = message.get("status")
-        if not isinstance(status, int) or not 200 <= status <= 999:
-            raise MisuseError(f"status must be a number from 200 to 999, not {status!r}")
-        self._held, self._left = check_fields(message.get("headers") or (), self.service.fields)
-        self.status = status
-        if status in (204, 304):
-            self._bodiless = True
-        elif status == 205:  # RFC 9110 section 15.3.6: it says that it has no content
-            if self._left:
-                raise MisuseError("a 205 response has no body, and its content-length is not 0")
-            self._left = 0
-
-    def _answer(self, message: Message) -> None:
-        body = self._content(message, last=True)
-        self.peer.respond(self.head.stream, self.status, self._held, body, True)
-
-    def _open(self, message: Message) -> None:
-        body = self._content(message, last=False)
-        self.peer.respond(self.head.stream, self.status, self._held, body, False)
-
-    def _continue(self, message: Message) -> None:
-        self.peer.body(self.head.stream, self._content(message, last=False), False)
-
-    def _end(self, message: Message) -> None:
-        self.peer.body(self.head.stream, self._content(message, last=True), True)
-
-    def _content(self, message: Message, *, last: bool) -> bytes:
-        """The bytes to send of a body message, counted against Content-Length."""
-        body = message.get("body", b"")
-        if not isinstance(body, bytes):
-            if not isinstance(body, (bytearray, memoryview)):
-                raise MisuseError(f"body must be bytes, not {type(body).__name__}")
-            body = bytes(body)
-        if not self._admit(len(body), last=last):
-            return b""
-        self.sent += len(body)
-        return body
-
-    def _send_path(self, message: Message) -> File | None:
-        return self._begin_file(open_path(message), last=True)
-
-    def _send_file(self, message: Message) -> File | None:
-        return self._begin_file(open_file(message), last=not message.get("more_body", False))
-
-    def _begin_file(self, file: File, *, last: bool) -> File | None:
-        """Check a file against the head, and send that if it is held; the file again, if there is something of it."""
-        try:
-            some = self._admit(file.count, last=last) and file.count > 0
-        except MisuseError:
-            file.source.close()
-            raise
-        end = last and not some
-        if self._state == HELD:
-            if last and self._left is None and (not self._bodiless or self.head.method == "HEAD"):
-                self._held.append((b"content-length", b"%d" % file.count))
-            self.peer.respond(self.head.stream, self.status, self._held, b"", end)
-        elif end:
-            self.peer.body(self.head.stream, b"", True)
-        if some:
-            return file
-        file.source.close()
-        return None
 
     async def _transfer(self, file: File, following: str) -> None:
         """Send a file; then the response is in the state that the table says."""
@@ -320,27 +239,11 @@ class HttpCycle:
             self._wake()
             self.peer.body(self.head.stream, b"", True)
 
-    def _admit(self, size: int, *, last: bool) -> bool:
-        """Count bytes of the body against Content-Length; False where none are sent."""
-        if self._bodiless:
-            # What would be the body of a GET is dropped in silence for HEAD, as frameworks count on it.
-            if size and self.head.method != "HEAD":
-                raise MisuseError(f"a {self.status} response has no body, and {size} bytes came")
-            return False
-        if self._left is not None:
-            left = self._left - size
-            if left < 0:
-                raise MisuseError(f"the body is {-left} bytes longer than its content-length")
-            if last and left:
-                raise MisuseError(f"the body is {left} bytes shorter than its content-length")
-            self._left = left
-        return True
-
     def _misuse(self, expectation: str, got: str) -> NoReturn:
         """Name the application's mistake in the log, with its place, and raise it there."""
         self._misused = True
         report_misuse(self.service.log, self.head, self._state, expectation, got)
-        raise MisuseError(expectation)
+        raise MisuseError(expectation) from None
 
     # The application's call
 
@@ -371,7 +274,7 @@ class HttpCycle:
                 if self._told:
                     self._give_up()
                 else:
-                    report_silence(self.service.log, self.head, self._state, _expectation(self._state))
+                    report_silence(self.service.log, self.head, self._state, expectation(self._state))
                     self._fail(500)
         finally:
             if self.task is not None:  # here, because a call-back of the task's would cost a turn of the loop
@@ -381,7 +284,7 @@ class HttpCycle:
         """End the response for the application: with an answer where none has begun, else with a visible cut."""
         if self._state == COMPLETE or self.gone:
             return
-        cut = self._state in (STREAMING, SENDING)
+        cut = self._state in (STREAMING, SENDING, TRAILING)
         self._state = COMPLETE
         if cut:
             self.peer.reset(self.head.stream)
@@ -429,30 +332,3 @@ class HttpCycle:
                 self._listener,
                 outcome,
             )
-
-
-_Action = Callable[[HttpCycle, Message], File | None]
-
-TRANSITIONS: Final[dict[tuple[str, str], tuple[_Action, str]]] = {
-    (AWAITED, START): (HttpCycle._hold, HELD),  # noqa: SLF001 - the table is a part of the class
-    (HELD, LAST): (HttpCycle._answer, COMPLETE),  # noqa: SLF001
-    (HELD, MORE): (HttpCycle._open, STREAMING),  # noqa: SLF001
-    (STREAMING, MORE): (HttpCycle._continue, STREAMING),  # noqa: SLF001
-    (STREAMING, LAST): (HttpCycle._end, COMPLETE),  # noqa: SLF001
-    (HELD, PATH): (HttpCycle._send_path, COMPLETE),  # noqa: SLF001
-    (HELD, FILE_LAST): (HttpCycle._send_file, COMPLETE),  # noqa: SLF001
-    (HELD, FILE_MORE): (HttpCycle._send_file, STREAMING),  # noqa: SLF001
-    (STREAMING, FILE_MORE): (HttpCycle._send_file, STREAMING),  # noqa: SLF001
-    (STREAMING, FILE_LAST): (HttpCycle._send_file, COMPLETE),  # noqa: SLF001
-}
-
-
-def expected(state: str) -> list[str]:
-    """The messages that may come in a state, as the specification names them."""
-    return list(dict.fromkeys(kind.split()[0] for (known, kind) in TRANSITIONS if known == state))
-
-
-def _expectation(state: str) -> str:
-    if state == SENDING:
-        return "nothing until the file has been sent: send() is to be awaited"
-    return " or ".join(expected(state)) or "nothing more"

@@ -5,24 +5,27 @@ What is constant for a connection is worked out once; each request gets a dict o
 
 import os
 from itertools import count
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
 from appserver.asgi.forwarded import drop_forwarded, is_forwarded, read_forwarded
 from appserver.asgi.service import Service
 from appserver.asgi.types import Scope
+from appserver.errors import MisuseError
 from appserver.wire.engine import Head
 
 ASGI: Final = {"version": "3.0", "spec_version": "2.5"}
 
-# Unique without asking the kernel for every request: a random half a process, a counter within it.
+PUSH: Final = "http.response.push"
+
+# RFC 3986 section 3.3; quote() leaves letters, digits and "_.-~" as they are.
+_IN_PATH: Final = "/:@!$&'()*+,;="
+_IN_QUERY: Final = _IN_PATH + "?%"
+
+# 20 characters, unique over processes and hosts, for a request that brings none. Without asking the kernel for every
+# request: a random half a process, a counter within it.
 _REQUEST_ID: Final = os.urandom(6).hex() + "%08x"
 _NUMBERS: Final = count(1)
-
-
-def new_request_id() -> str:
-    """An identifier for a request that brings none: 20 characters, unique over processes and hosts."""
-    return _REQUEST_ID % next(_NUMBERS)
 
 
 class Scopes:
@@ -33,12 +36,16 @@ class Scopes:
         scheme: `http` or `https`.
         server: The socket's own name, as getsockname(2) gives it: a tuple for TCP, a path for a UNIX socket.
         peer: The peer's name, as getpeername(2) gives it; None when it has gone already.
+        tls: The TLS extension of the connection (https://asgi.readthedocs.io/en/latest/specs/tls.html); each request
+            gets a dict of its own with the same values. None without TLS.
     """
 
-    __slots__ = ("_client", "_scheme", "_server", "_service", "_trusted", "client")
+    __slots__ = ("_client", "_scheme", "_server", "_service", "_tls", "_trusted", "client")
 
-    def __init__(self, service: Service, scheme: str, server: object, peer: object) -> None:
-        self._service = service
+    def __init__(
+        self, service: Service, scheme: str, server: object, peer: object, tls: dict[str, Any] | None = None
+    ) -> None:
+        self._service, self._tls = service, tls
         self.client = "unix"
         """The peer, for records."""
         client: tuple[str, int] | None = None
@@ -55,8 +62,13 @@ class Scopes:
             self._trusted = trust is not None and trust.unix
         self._scheme, self._server, self._client = scheme, name, client
 
-    def make(self, head: Head) -> Scope:
-        """The scope of one request, with its id in `state`."""
+    def make(self, head: Head, push: bool = False) -> Scope:  # noqa: FBT002 - positional on the hot path
+        """The scope of one request, with its id in `state`.
+
+        Args:
+            head: The request.
+            push: The client takes answers that it has not asked for.
+        """
         service = self._service
         headers, client, scheme = head.headers, self._client, self._scheme
         request_id: str | None = None
@@ -76,8 +88,18 @@ class Scopes:
             # The proxy has taken the mount point off; `path` is the whole path, as for uvicorn (docs/migration.md).
             path = root_path + path
             raw_path = quote(root_path).encode("ascii") + raw_path
-        # One display: adding nine keys to a copy of six costs a second allocation when the table grows. It goes down to
+        # Displays: adding nine keys to a copy of six costs a second allocation when the table grows. They go down to
         # the extensions' own dicts, because the application may change those too.
+        extensions: dict[str, dict[str, Any]] = {
+            "http.response.pathsend": {},
+            "http.response.zerocopysend": {},
+            "http.response.trailers": {},
+            "http.response.early_hint": {},
+        }
+        if push:
+            extensions[PUSH] = {}
+        if self._tls is not None:
+            extensions["tls"] = self._tls.copy()
         return {
             "type": "http",
             "asgi": ASGI,
@@ -91,9 +113,30 @@ class Scopes:
             "headers": headers.copy(),  # the application may change its list; the access record tells what came
             "client": client,
             "server": self._server,
-            "state": {**service.state, "request_id": request_id or new_request_id()},
-            "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
+            "state": {**service.state, "request_id": request_id or _REQUEST_ID % next(_NUMBERS)},
+            "extensions": extensions,
         }
+
+
+def make_target(path: object, root_path: str) -> bytes:
+    """The target of a request whose scope would have this path: the way back of `Scopes.make()`.
+
+    Args:
+        path: Decoded, as in the scope. What stands behind the first `?` is the query, percent-encoded.
+        root_path: Where the application is mounted.
+
+    Raises:
+        MisuseError: It is no path.
+    """
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise MisuseError(f"path must be a string that begins with '/', not {path!r:.200}")
+    if root_path and path.startswith(root_path + "/"):
+        path = path[len(root_path) :]
+    raw_path, mark, query = path.partition("?")
+    try:
+        return (quote(raw_path, _IN_PATH) + mark + quote(query, _IN_QUERY)).encode("ascii")
+    except UnicodeEncodeError as error:
+        raise MisuseError(f"path must be text, which {path!r:.200} is not: {error.reason}") from error
 
 
 def _path(name: str | bytes) -> str:

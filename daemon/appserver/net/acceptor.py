@@ -12,9 +12,10 @@ from asyncio import AbstractEventLoop, Task, TimerHandle
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from appserver.net.connection import Connection
+from appserver.net.handshake import Handshakes
 from appserver.net.listeners import Listener
 from appserver.telemetry.log import Log
 
@@ -42,6 +43,8 @@ class Acceptor:
         make_connection: A new protocol for an accepted socket.
         log: For what goes wrong.
         backlog: How many connections may wait in a socket of our own.
+        handshakes: What makes TLS connections of accepted sockets; None where the listener does not speak TLS.
+        on_gone: Called when an accepted socket did not become a connection.
     """
 
     listener: Listener
@@ -49,7 +52,9 @@ class Acceptor:
     make_connection: Callable[[], Connection]
     log: Log
     backlog: int
-    _tasks: "set[Task[None]]" = field(default_factory=set)
+    handshakes: Handshakes | None = None
+    on_gone: Callable[[], None] | None = None
+    _tasks: "set[Task[bool]]" = field(default_factory=set)
     _retry: TimerHandle | None = None
     _exhausted: bool = False
     _running: bool = False
@@ -58,7 +63,11 @@ class Acceptor:
         """Begin to accept; a connected socket is one connection and nothing else."""
         self._running = True
         if self.listener.connected:
-            self._begin(self.listener.sock)
+            try:
+                address = self.listener.sock.getpeername()
+            except OSError:
+                address = None  # the client has gone
+            self._begin(self.listener.sock, address)
         else:
             self.loop.add_reader(self.listener.sock.fileno(), self._accept)
 
@@ -82,8 +91,28 @@ class Acceptor:
             # From here on the kernel refuses connections, and a proxy tries elsewhere; a successor may bind.
             self.listener.close()
 
+    @property
+    def pending(self) -> int:
+        """How many accepted sockets have not become connections yet."""
+        return len(self._tasks) + (self.handshakes.pending if self.handshakes is not None else 0)
+
+    def sweep(self, now: float) -> None:
+        """Enforce the deadline of handshakes; to be called once a second."""
+        if self.handshakes is not None:
+            self.handshakes.sweep(now)
+
+    def hurry(self, seconds: float) -> None:
+        """Let no handshake take longer than so many seconds from now on."""
+        if self.handshakes is not None:
+            self.handshakes.hurry(seconds)
+
+    def abort(self) -> None:
+        """Give up what has not become a connection yet."""
+        if self.handshakes is not None:
+            self.handshakes.abort()
+
     async def settled(self) -> None:
-        """Wait until every accepted socket has become a connection."""
+        """Wait until every accepted socket has become a connection, but for handshakes: those are up to the clients."""
         while self._tasks:
             # Not `await task`: one that is over does not yield, and the call-back that takes it out never runs.
             await asyncio.wait(self._tasks)
@@ -96,7 +125,7 @@ class Acceptor:
     def _accept_one(self) -> bool:
         """Accept one connection; False when there is none, or none can be had."""
         try:
-            sock, _ = self.listener.sock.accept()
+            sock, address = self.listener.sock.accept()
         except (BlockingIOError, InterruptedError):
             if self._exhausted:
                 self._exhausted = False
@@ -107,7 +136,7 @@ class Acceptor:
                 return True
             self._pause(error)
             return False
-        self._begin(sock)
+        self._begin(sock, address)
         return True
 
     def _pause(self, error: OSError) -> None:
@@ -129,18 +158,30 @@ class Acceptor:
         self._retry = None
         self.loop.add_reader(self.listener.sock.fileno(), self._accept)
 
-    def _begin(self, sock: socket.socket) -> None:
+    def _begin(self, sock: socket.socket, address: Any) -> None:
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = self.loop.create_task(self._connect(sock))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if self.handshakes is not None:
+            client = str(address[0]) if isinstance(address, tuple) else "unix"
+            task = self.handshakes.begin(sock, client)
+        else:
+            task = self.loop.create_task(self._connect(sock))
+            self._tasks.add(task)
+        task.add_done_callback(self._settle)
 
-    async def _connect(self, sock: socket.socket) -> None:
+    def _settle(self, task: "Task[bool]") -> None:
+        self._tasks.discard(task)
+        if self.on_gone is not None and (task.cancelled() or not task.result()):
+            self.on_gone()
+
+    async def _connect(self, sock: socket.socket) -> bool:
+        """Make a connection of a socket; False when it was gone before."""
         try:
             await self.loop.connect_accepted_socket(self.make_connection, sock)
         except OSError as error:
             sock.close()
             self.log.debug(f"A connection was gone before it began: {error}", listener=self.listener.name)
+            return False
+        return True

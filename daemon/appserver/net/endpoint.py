@@ -4,7 +4,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from appserver.asgi.service import Service
 from appserver.net.turn import Turn
@@ -12,6 +12,7 @@ from appserver.wire.engine import Engine
 
 if TYPE_CHECKING:
     from appserver.net.connection import Connection
+    from appserver.wire.http2 import Http2Engine
 
 READ_SIZE: Final = 64 * 1024
 """Bytes taken from the kernel at once. One buffer serves all connections of a loop: it is filled and emptied within
@@ -39,7 +40,9 @@ class Endpoint:
         name: The listener, for records.
         service: What is served.
         loop: The running loop.
-        make_engine: A new engine for a connection.
+        make_engine: A new HTTP/1.1 engine for a connection.
+        make_http2: A new HTTP/2 engine; None where that is not spoken.
+        describe_tls: The fields of the ASGI extension `tls`, of a connection's `ssl.SSLObject`; None without TLS.
         timeouts: How long a peer may take.
         eager: Run applications up to their first wait within the turn (Python 3.12 and later).
         connections: Those that are open.
@@ -57,6 +60,8 @@ class Endpoint:
     make_engine: Callable[[], Engine]
     timeouts: Timeouts
     eager: bool
+    make_http2: "Callable[[], Http2Engine] | None" = None
+    describe_tls: Callable[[Any], dict[str, Any]] | None = None
     connections: "set[Connection]" = field(default_factory=set)
     draining: bool = False
     cutting: bool = False

@@ -5,9 +5,14 @@ written before has left. For the peer's time both ways are one.
 """
 
 import os
+from array import array
 from asyncio import AbstractEventLoop, Future, Transport, sleep
+from collections import deque
+from contextlib import suppress
 from errno import EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE, ENOTCONN
+from fcntl import ioctl
 from math import inf
+from termios import TIOCOUTQ
 from time import monotonic
 from typing import Final
 
@@ -22,6 +27,10 @@ FILE_TURN: Final = 1024 * 1024
 """Bytes of a file that are sent before other connections have their turn: about 0.2 ms of copying, and at most so much
 to be read from a disk while the event loop waits."""
 
+
+PIECE_SIZE: Final = 64 * 1024
+"""Bytes given to a TLS transport at once. uvloop encrypts all that it gets and does not count what waits behind that:
+one write of 8 MiB to a client that does not read would be held whole, unseen by every limit."""
 
 POLL_SECONDS: Final = 0.05
 """Where there is no descriptor left to wait with, the socket is asked this often."""
@@ -44,7 +53,9 @@ class Outflow:
 
     __slots__ = (
         "_burst",
+        "_closing",
         "_final",
+        "_held",
         "_loop",
         "_mark",
         "_timeouts",
@@ -60,7 +71,8 @@ class Outflow:
         self._transport: Transport | None = None
         self._waiters: set[Future[None]] = set()
         self._burst = self._written = self._mark = 0
-        self._final = False
+        self._final = self._closing = False
+        self._held: deque[memoryview] | None = None  # what a TLS transport is not given yet; None without TLS
         self.paused = False
         self.deadline = inf
 
@@ -68,6 +80,8 @@ class Outflow:
         """Begin to write to a transport."""
         self._transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER)
+        if transport.get_extra_info("sslcontext") is not None:
+            self._held = deque()
 
     def detach(self) -> None:
         """The connection is lost: whoever waits is told."""
@@ -85,7 +99,16 @@ class Outflow:
         for data in pieces:  # not writelines(): asyncio's forgets the limits of the buffer (Python 3.12 and 3.13)
             self._written += len(data)
             self._burst += len(data)
-            transport.write(data)
+            if self._held is None or (len(data) <= PIECE_SIZE and not self.paused):
+                transport.write(data)
+            else:
+                self._held += [memoryview(data)[at : at + PIECE_SIZE] for at in range(0, len(data), PIECE_SIZE)]
+                self._write_held(transport)
+
+    def _write_held(self, transport: Transport) -> None:
+        held = self._held
+        while held and not self.paused and not transport.is_closing():
+            transport.write(held.popleft())
 
     @property
     def choked(self) -> bool:
@@ -112,7 +135,7 @@ class Outflow:
     @property
     def encrypted(self) -> bool:
         """Bytes must go through the transport: past it, they would be plain text in the midst of TLS records."""
-        return self._transport is not None and self._transport.get_extra_info("sslcontext") is not None
+        return self._held is not None
 
     async def send_file(self, file: int, offset: int, count: int) -> int:
         """Send bytes of a file, behind all that was written before: as many as the socket takes at once.
@@ -209,6 +232,12 @@ class Outflow:
         """The peer has taken most of it."""
         self.paused = False
         self.deadline = inf
+        if self._held and self._transport is not None:
+            self._write_held(self._transport)
+            if self.paused:  # anew, and with a deadline of its own
+                return
+            if self._closing:
+                self._transport.close()
         if self._final:
             self.watch_rest()
         self._wake()
@@ -217,14 +246,22 @@ class Outflow:
         """Nothing more will be written: the peer's time runs until it has taken the last byte."""
         self._final = True
         self._wake()  # a file that is being sent ends here
-        if self._transport is not None and self._transport.get_write_buffer_size():
+        if self.waiting:
             self._watch()
+
+    def close(self) -> None:
+        """Close the transport once it has been given everything; the peer's time for that runs."""
+        self.watch_rest()
+        if self._held:
+            self._closing = True
+        elif self._transport is not None:
+            self._transport.close()
 
     def is_too_slow(self, now: float) -> bool:
         """Whether the peer has missed its deadline; one that has kept the minimum rate gets another."""
         if now <= self.deadline or self._transport is None:
             return False
-        taken = self._written - self._transport.get_write_buffer_size() - self._mark
+        taken = self._written - self.waiting - self._mark
         if taken < self._timeouts.min_rate * self._timeouts.write:
             return True
         self._watch()
@@ -233,7 +270,20 @@ class Outflow:
     @property
     def waiting(self) -> int:
         """Bytes that the transport still holds."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+        if self._transport is None:
+            return 0
+        size = self._transport.get_write_buffer_size()
+        return size + sum(map(len, self._held)) if self._held else size
+
+    @property
+    def delivered(self) -> bool:
+        """Nothing is left to write. What a TLS transport holds it does not tell; the socket does (tcp(7), SIOCOUTQ)."""
+        if self._transport is None or self._held is None:
+            return not self.waiting
+        unsent = array("i", [0])
+        with suppress(OSError):  # it is closed already
+            ioctl(self._transport.get_extra_info("socket").fileno(), TIOCOUTQ, unsent)
+        return not (self.waiting or unsent[0])
 
     def _watch(self) -> None:
         self._mark = self._written - self.waiting

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import sleep
 from typing import Final
 
+from appserver.binds import Options
 from appserver.errors import ListenError
 from appserver.settings import DEFAULT_HOST, DEFAULT_PORT, FdBind, Settings, TcpBind, UnixBind
 from appserver.settings import Bind as BindTo
@@ -22,6 +23,10 @@ from appserver.telemetry.log import Log
 
 CONTROL: Final = "control"
 """The name of an inherited socket that takes the control role; every other name serves the application."""
+
+PLAIN: Final = "http"
+ENCRYPTED: Final = "https"
+"""Names of inherited sockets that say whether TLS is spoken; with any other name it is, if there is a certificate."""
 
 
 LOCK_TRIES: Final = 40
@@ -39,6 +44,8 @@ class Listener:
         control: It takes the control role.
         connected: It is one connection, accepted by systemd (Accept=yes) or inetd.
         inherited: Not ours to empty or to remove.
+        tls: TLS is spoken.
+        http2: HTTP/2 is served besides HTTP/1.1.
         path: The UNIX socket's path when we made it, with what stat(2) said of it then.
     """
 
@@ -47,12 +54,15 @@ class Listener:
     control: bool = False
     connected: bool = False
     inherited: bool = False
+    tls: bool = False
+    http2: bool = False
     path: tuple[Path, os.stat_result] | None = None
 
     @property
     def url(self) -> str:
         """What a client or an operator would write for it."""
-        return address_text(self.sock)
+        text = address_text(self.sock)
+        return text.replace("http:", "https:", 1) if self.tls else text
 
     def close(self) -> None:
         """Close it, once, and remove the path, if that is still ours."""
@@ -79,7 +89,8 @@ def open_listeners(settings: Settings, inherited: Iterable[InheritedSocket], log
     """Everything that the settings and the service manager want served.
 
     Without an address in the settings the inherited sockets are taken, and without those 127.0.0.1:8000. With
-    addresses, of the inherited sockets only those that `fd://` names are served, and the control socket.
+    addresses, of the inherited sockets only those that `fd://` names are served, and the control socket. Addresses of
+    `--insecure-bind` come on top.
 
     Raises:
         ListenError: One of them cannot be had; those opened before it are closed again.
@@ -87,9 +98,11 @@ def open_listeners(settings: Settings, inherited: Iterable[InheritedSocket], log
     handed = list(inherited)
     listeners = [_inherit(item) for item in handed if item.name == CONTROL]
     others = [item for item in handed if item.name != CONTROL]
+    used: set[int] = set()
     try:
+        for bind in settings.insecure_binds:
+            listeners += _open(bind, settings, others, used)
         if settings.binds:
-            used: set[int] = set()
             for bind in settings.binds:
                 listeners += _open(bind, settings, others, used)
             for item in others:
@@ -99,9 +112,9 @@ def open_listeners(settings: Settings, inherited: Iterable[InheritedSocket], log
                         code="socket_ignored",
                     )
         elif others:
-            listeners += [_inherit(item) for item in others]
+            listeners += [_serve(_inherit(item), Options(), settings) for item in others if item.fd not in used]
         else:
-            listeners += _bind_tcp(TcpBind(DEFAULT_HOST, DEFAULT_PORT), settings)
+            listeners += _open(TcpBind(DEFAULT_HOST, DEFAULT_PORT), settings, others, used)
         if settings.control is not None and not any(listener.control for listener in listeners):
             listeners.append(_bind_unix(settings.control.removeprefix("unix:"), settings, control=True))
     except BaseException:
@@ -113,10 +126,29 @@ def open_listeners(settings: Settings, inherited: Iterable[InheritedSocket], log
 
 def _open(bind: BindTo, settings: Settings, others: list[InheritedSocket], used: set[int]) -> list[Listener]:
     if isinstance(bind, TcpBind):
-        return _bind_tcp(bind, settings)
-    if isinstance(bind, UnixBind):
-        return [_bind_unix(bind.path, settings)]
-    return _find_inherited(bind, others, used)
+        opened = _bind_tcp(bind, settings)
+    elif isinstance(bind, UnixBind):
+        opened = [_bind_unix(bind.path, settings)]
+    else:
+        opened = _find_inherited(bind, others, used)
+    try:
+        return [_serve(listener, bind, settings) for listener in opened]
+    except BaseException:
+        for listener in opened:
+            listener.close()
+        raise
+
+
+def _serve(listener: Listener, options: Options, settings: Settings) -> Listener:
+    """Settle what is spoken on a listener: as its bind says, else as its name says, else as the settings say."""
+    said = options.tls
+    if said is None and listener.inherited:
+        said = {PLAIN: False, ENCRYPTED: True}.get(listener.name)
+    if said and not settings.encrypted:
+        raise ListenError(f"{listener.name}: TLS is to be spoken here, and there is no certificate: give --tls-cert")
+    listener.tls = settings.encrypted if said is None else said
+    listener.http2 = settings.http2 if options.http2 is None else options.http2
+    return listener
 
 
 def _inherit(item: InheritedSocket) -> Listener:

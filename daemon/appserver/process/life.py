@@ -16,8 +16,9 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Sequence
 from contextlib import suppress
 from email.utils import formatdate
+from importlib import import_module
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from appserver import __version__
 from appserver.asgi.fields import Defaults
@@ -29,7 +30,10 @@ from appserver.settings import Settings
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
 from appserver.wire.engine import Headers
-from appserver.wire.select import warm
+from appserver.wire.select import pick_http2, warm
+
+if TYPE_CHECKING:
+    from appserver.net.renewal import Certificates
 
 STARTING: Final = "starting"
 SERVING: Final = "serving"
@@ -68,7 +72,8 @@ class Life:
         notifier: The service manager.
         log: Where events go.
         loop: The running loop.
-        engine: Name of the HTTP/1.1 engine.
+        engines: Names of the HTTP/1.1 engine and of the HTTP/2 engine, None where that is not served.
+        certificates: What TLS is spoken with; None without TLS.
     """
 
     def __init__(
@@ -79,11 +84,12 @@ class Life:
         notifier: Notifier,
         log: Log,
         loop: AbstractEventLoop,
-        engine: str,
+        engines: tuple[str, str | None],
+        certificates: "Certificates | None" = None,
     ) -> None:
-        self._engine = engine
+        self._engines = engines
         self._settings, self._lifespan, self._notifier, self._log, self._loop = settings, lifespan, notifier, log, loop
-        self._acceptors = acceptors
+        self._acceptors, self._certificates = acceptors, certificates
         # Asked now: a listener of our own is closed as soon as draining begins.
         self._urls = [acceptor.listener.url for acceptor, _ in acceptors]
         self._endpoints = [endpoint for acceptor, endpoint in acceptors if not acceptor.listener.control]
@@ -100,13 +106,14 @@ class Life:
     def report(self) -> dict[str, Any]:
         """What the control socket tells; `appserverctl status` shows it."""
         figures = self._endpoints[0].service.figures
-        return {
+        report = {
             "state": self.state,
             "version": __version__,
             "uptime": round(monotonic() - self._begun, 3),
             "application": self._settings.app,
             "loop": type(self._loop).__module__.partition(".")[0],
-            "http": self._engine,
+            "http": self._engines[0],
+            "http2": self._engines[1],
             "listeners": self._urls,
             "lifespan": self._lifespan.supported,
             "connections": figures.connections,
@@ -116,6 +123,11 @@ class Life:
             "refused": figures.refused,
             "log_dropped": self._log.dropped,
         }
+        if self._certificates is not None:
+            handshakes = [acceptor.handshakes for acceptor, _ in self._acceptors if acceptor.handshakes is not None]
+            report |= self._certificates.report()
+            report["handshakes_failed"] = sum(one.failed for one in handshakes)
+        return report
 
     def _status(self) -> str:
         figures = self._endpoints[0].service.figures
@@ -123,7 +135,8 @@ class Life:
         lost = f", {_count(self._log.dropped, 'log record')} lost" if self._log.dropped else ""
         if self.state == DRAINING:
             return f"Draining: {what}, {max(0, round(self._drain_end - monotonic()))} s left{lost}"
-        return f"Serving: {what}, {figures.answered} answered, {figures.failed} failed{lost}"
+        certificate = f", {self._certificates.status}" if self._certificates is not None else ""
+        return f"Serving: {what}, {figures.answered} answered, {figures.failed} failed{certificate}{lost}"
 
     # The life
 
@@ -177,17 +190,28 @@ class Life:
             endpoint.service.state = self._lifespan.state
         served = [(acceptor, endpoint) for acceptor, endpoint in self._acceptors if not acceptor.listener.control]
         if all(acceptor.listener.connected for acceptor, _ in served):
-            for _, endpoint in served:
-                endpoint.on_last = self._on_last
+            for acceptor, endpoint in served:
+                acceptor.on_gone = endpoint.on_last = self._on_last
         for acceptor, _ in served:
             acceptor.start()
         self.state = SERVING
         self._notifier.ready(self._status())
         addresses = ", ".join(self._urls)
         self._log.info(
-            f"Serving {self._settings.app} on {addresses}", code="ready", listeners=addresses, http=self._engine
+            f"Serving {self._settings.app} on {addresses}",
+            code="ready",
+            listeners=addresses,
+            http=self._engines[0],
+            http2=self._engines[1] or "off",
         )
-        self._timers["warm"] = self._loop.call_later(WARM_SECONDS, warm)
+        self._timers["warm"] = self._loop.call_later(WARM_SECONDS, self._warm)
+
+    def _warm(self) -> None:
+        """Import what the start left out, while nobody waits for it."""
+        warm()
+        if self._engines[1] is not None:
+            import_module("appserver.net.multiplexed")
+            pick_http2(self._engines[1]).load()
 
     async def _drain(self) -> int:
         """Answer what can be answered; the number of requests that had to be cut."""
@@ -197,23 +221,31 @@ class Life:
         for acceptor, _ in self._acceptors:
             if not acceptor.listener.control:
                 acceptor.stop()
+                acceptor.hurry(self._settings.linger)
                 await acceptor.settled()
         for endpoint in self._endpoints:
             endpoint.drain()
         while self._busy() and self._stops < 2 and monotonic() < self._drain_end:
             await asyncio.sleep(DRAIN_TICK_SECONDS)
-            for endpoint in self._endpoints:
+            for acceptor, endpoint in self._acceptors:
+                acceptor.sweep(monotonic())
                 endpoint.sweep(monotonic())
         return await self._cut()
 
     def _busy(self) -> bool:
-        return any(endpoint.connections or endpoint.service.running for endpoint in self._endpoints)
+        return any(
+            acceptor.pending or endpoint.connections or endpoint.service.running
+            for acceptor, endpoint in self._acceptors
+            if not acceptor.listener.control
+        )
 
     async def _cut(self) -> int:
         """Cancel the applications that still run, and end what connections are left."""
         service = self._endpoints[0].service
-        for endpoint in self._endpoints:
-            endpoint.cutting = True
+        for acceptor, endpoint in self._acceptors:
+            if not acceptor.listener.control:
+                acceptor.abort()
+                endpoint.cutting = True
         cut = service.figures.requests
         running = service.running
         if running or cut:
@@ -269,10 +301,13 @@ class Life:
                 blocked_us=round((now - self._ticked - TICK_SECONDS) * 1_000_000),
             )
         self._ticked = now
-        fields = Defaults(default_fields(self._settings))
-        for _, endpoint in self._acceptors:
+        fields, encrypted = (Defaults(default_fields(self._settings, tls=tls)) for tls in (False, True))
+        if self._certificates is not None:
+            self._certificates.tick(self._loop)
+        for acceptor, endpoint in self._acceptors:
+            acceptor.sweep(now)
             endpoint.sweep(now)
-            endpoint.service.fields = fields
+            endpoint.service.fields = encrypted if acceptor.listener.tls else fields
         if self._access is not None:
             self._access.flush()  # without traffic nothing else tells that no records are dropped any more
         if self.state == DRAINING:
@@ -296,12 +331,21 @@ class Life:
 
     def _on_last(self) -> None:
         """The connections that we were started for (Accept=yes, inetd) are over, and nothing accepts others."""
-        if not any(endpoint.connections for endpoint in self._endpoints):
+        if not any(
+            acceptor.pending or endpoint.connections
+            for acceptor, endpoint in self._acceptors
+            if not acceptor.listener.control
+        ):
             self._stop.set()
 
 
-def default_fields(settings: Settings) -> Headers:
-    """The fields that every response gets, with the present date (RFC 9110 section 6.6.1)."""
+def default_fields(settings: Settings, *, tls: bool) -> Headers:
+    """The fields that every response gets, with the present date (RFC 9110 section 6.6.1).
+
+    Args:
+        settings: Which ones, and the operator's own.
+        tls: The response goes over TLS.
+    """
     own = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in settings.header]
     names = {name for name, _ in own}
     fields: Headers = []
@@ -309,6 +353,8 @@ def default_fields(settings: Settings) -> Headers:
         fields.append((b"date", formatdate(usegmt=True).encode("ascii")))
     if settings.server_header and b"server" not in names:
         fields.append((b"server", b"appserver"))
+    if tls and settings.hsts is not None and b"strict-transport-security" not in names:
+        fields.append((b"strict-transport-security", b"max-age=" + settings.hsts.encode("ascii")))
     return fields + own
 
 

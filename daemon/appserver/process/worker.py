@@ -7,21 +7,33 @@ import signal
 import sys
 import threading
 from asyncio import AbstractEventLoop
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from time import sleep
-from typing import Any, Final
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final
 
 from appserver.asgi.control import make_control
+from appserver.asgi.edge import HTTPS_PORT, wrap
 from appserver.asgi.forwarded import Trust
 from appserver.asgi.lifespan import Lifespan
 from appserver.asgi.loader import load
 from appserver.asgi.service import Service
-from appserver.errors import ApplicationError, Exit, ListenError, OperatorError, UsageError
+from appserver.errors import (
+    ApplicationError,
+    AppserverError,
+    CertificateError,
+    CredentialError,
+    Exit,
+    ListenError,
+    OperatorError,
+    UsageError,
+)
 from appserver.net.acceptor import Acceptor
-from appserver.net.connection import Connection
 from appserver.net.endpoint import Endpoint, Timeouts
 from appserver.net.listeners import Listener, open_listeners
+from appserver.net.serial import SerialConnection
 from appserver.process.life import CANCEL_SECONDS, Life
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import take_inherited
@@ -29,10 +41,19 @@ from appserver.system.notify import Notifier
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import Log, build, capture_stdlib
 from appserver.wire.engine import Limits
-from appserver.wire.select import MakeEngine, pick
+from appserver.wire.select import MakeEngine, MakeHttp2, pick, pick_http2
+
+if TYPE_CHECKING:
+    from appserver.net.renewal import Certificates
 
 LEAVE_SECONDS: Final = 5.0
 """What threads and exit handlers of the application get once everything is answered."""
+
+_FAILURES: Final[dict[type[AppserverError], str]] = {
+    ListenError: "listen_failed",
+    CertificateError: "certificate_failed",
+    CredentialError: "certificate_failed",
+}
 
 
 class _StoppedEarly(BaseException):
@@ -60,6 +81,7 @@ def serve(loaded: Loaded) -> Exit:
         inherited = take_inherited()
         _stop_early()
         listeners = open_listeners(settings, inherited.sockets, log)
+        certificates = load_certificates(settings, listeners, log)
         if sys.stderr is not None:
             # systemd's watchdog ends a process that hangs with SIGABRT: its stacks are in the journal then.
             faulthandler.enable()
@@ -71,13 +93,13 @@ def serve(loaded: Loaded) -> Exit:
         notifier.status(f"Starting: importing {settings.app}")
         log.debug("Starting", code="started", application=settings.app)
         application = load(settings.app, settings.app_dir, settings.factory)
-        code = _run(settings, application, listeners, notifier, log)
+        code = _run(settings, application, listeners, certificates, notifier, log)
     except _StoppedEarly:
         log.info("Stopped before the application had started", code="stopped", requests_cut=0)
         code = Exit.OK
     except (OperatorError, ApplicationError) as error:
         blamed = isinstance(error, ApplicationError)
-        event = "application_failed" if blamed else "listen_failed" if isinstance(error, ListenError) else None
+        event = "application_failed" if blamed else _FAILURES.get(type(error))
         log.critical(str(error), code=event, exc_info=error.__cause__ if blamed else None)
         notifier.failed(int(error.exit_code), str(error))
         code = error.exit_code
@@ -101,11 +123,41 @@ def _stop_early() -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def _run(settings: Settings, application: Any, listeners: list[Listener], notifier: Notifier, log: Log) -> Exit:
+def load_certificates(settings: Settings, listeners: Iterable[Listener], log: Log) -> "Certificates | None":
+    """The certificates that the listeners need, read while the process may still read the keys; None without TLS.
+
+    Raises:
+        OperatorError: They cannot be served with, or the settings for them contradict each other.
+    """
+    if not settings.encrypted and not settings.tls_key:
+        return None
+    # Not at the top: 4 ms of a start without TLS.
+    from appserver.net.certificates import find_files  # noqa: PLC0415
+    from appserver.net.renewal import Certificates  # noqa: PLC0415
+
+    find_files(settings)
+    if settings.tls_ca is not None and settings.tls_client_cert == "none":
+        log.warning("--tls-ca has no effect: clients are not asked for certificates (--tls-client-cert)")
+    variants = {listener.http2 for listener in listeners if listener.tls}
+    if variants:
+        return Certificates(settings, variants, log)
+    if settings.encrypted:
+        log.warning("The certificates are not used: no listener speaks TLS")
+    return None
+
+
+def _run(
+    settings: Settings,
+    application: Any,
+    listeners: list[Listener],
+    certificates: "Certificates | None",
+    notifier: Notifier,
+    log: Log,
+) -> Exit:
     loop = _make_loop(settings.loop)
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(partial(_report, log))
-    main = loop.create_task(_live(settings, application, listeners, notifier, log))
+    main = loop.create_task(_live(settings, application, listeners, certificates, notifier, log))
     try:
         while True:
             try:
@@ -149,27 +201,54 @@ def _close(loop: AbstractEventLoop) -> None:
         loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), CANCEL_SECONDS))
 
 
-async def _live(settings: Settings, application: Any, listeners: list[Listener], notifier: Notifier, log: Log) -> Exit:
+async def _live(
+    settings: Settings,
+    application: Any,
+    listeners: list[Listener],
+    certificates: "Certificates | None",
+    notifier: Notifier,
+    log: Log,
+) -> Exit:
     loop = asyncio.get_running_loop()
     lifespan = Lifespan(application, settings.lifespan, log)
     access = AccessLog(log) if settings.access_log else None
+    https_port = find_https_port(listeners) if settings.https_redirect else None
     service = Service(
-        application=application,
+        application=wrap(application, log, https_port=https_port, acme_dir=settings.acme_dir),
         log=log,
         access=access,
         trust=Trust(settings.forwarded_allow_ips) if settings.proxy_headers else None,
         root_path=settings.root_path,
     )
+    # The same but for its fields: Strict-Transport-Security belongs to responses over TLS alone (RFC 6797 section 7.2).
+    encrypted = replace(service)
     # What operators ask of the control socket is not traffic: no access records, figures of its own.
     control = Service(application=make_control(lambda: life.report()), log=log)  # noqa: PLW0108 - life comes later
     make_engine = pick(settings.http)
+    make_http2 = pick_http2(settings.http2_engine)
     acceptors = []
     for listener in listeners:
-        served = control if listener.control else service
-        endpoint = make_endpoint(settings, served, listener.name, loop, make_engine)
-        acceptors.append((Acceptor(listener, loop, partial(Connection, endpoint), log, settings.backlog), endpoint))
-    engine = make_engine(Limits()).name
-    life = Life(settings, lifespan, acceptors, notifier, log, loop, engine)
+        served = control if listener.control else encrypted if listener.tls else service
+        endpoint = make_endpoint(settings, served, listener, loop, make_engine, make_http2)
+        make_connection = partial(SerialConnection, endpoint)
+        acceptor = Acceptor(listener, loop, make_connection, log, settings.backlog)
+        if listener.tls and certificates is not None:
+            from appserver.net.handshake import Handshakes  # noqa: PLC0415 - nor this one
+            from appserver.net.tls import describe  # noqa: PLC0415
+
+            endpoint.describe_tls = describe
+            acceptor.handshakes = Handshakes(
+                name=listener.name,
+                loop=loop,
+                pick_context=partial(certificates.context, http2=listener.http2),
+                make_connection=make_connection,
+                timeout=settings.timeout_tls,
+                closing_timeout=settings.timeout_write,
+                log=log,
+            )
+        acceptors.append((acceptor, endpoint))
+    engines = make_engine(Limits()).name, make_http2.name if any(listener.http2 for listener in listeners) else None
+    life = Life(settings, lifespan, acceptors, notifier, log, loop, engines, certificates)
     if access is None:
         return await life.run()
     access.start(loop)
@@ -179,8 +258,23 @@ async def _live(settings: Settings, application: Any, listeners: list[Listener],
         access.close()  # for a life that ends by an exception; a stop has done it
 
 
+def find_https_port(listeners: Iterable[Listener]) -> int:
+    """The port of the first listener that speaks TLS over TCP; that of a proxy in front where there is none."""
+    for listener in listeners:
+        name = listener.sock.getsockname()
+        if listener.tls and isinstance(name, tuple):
+            port: int = name[1]
+            return port
+    return HTTPS_PORT
+
+
 def make_endpoint(
-    settings: Settings, service: Service, name: str, loop: AbstractEventLoop, make_engine: MakeEngine
+    settings: Settings,
+    service: Service,
+    listener: Listener,
+    loop: AbstractEventLoop,
+    make_engine: MakeEngine,
+    make_http2: MakeHttp2,
 ) -> Endpoint:
     """What the connections of a listener share."""
     limits = Limits(
@@ -189,6 +283,7 @@ def make_endpoint(
         fields=settings.limit_request_fields,
         head=settings.limit_request_head,
         body=settings.limit_request_body,
+        streams=settings.http2_max_concurrent_streams,
     )
     timeouts = Timeouts(
         header=settings.timeout_header,
@@ -199,10 +294,12 @@ def make_endpoint(
         min_rate=settings.min_rate,
     )
     return Endpoint(
-        name=name,
+        name=listener.name,
         service=service,
         loop=loop,
-        make_engine=partial(make_engine, limits),
+        # Over TLS the handshake says what is spoken (RFC 9113 section 3.2).
+        make_engine=partial(make_engine, limits, http2=listener.http2 and not listener.tls),
+        make_http2=partial(make_http2, limits, monotonic) if listener.http2 else None,
         timeouts=timeouts,
         eager=sys.version_info >= (3, 12),
     )

@@ -36,8 +36,9 @@ _INDENT: Final = " " * 4
 
 def render_json(level: str, record: Mapping[str, Any]) -> bytes:
     """One JSON object (RFC 8259) and a line feed. `timestamp` is UTC (RFC 3339), `event` an event's code."""
+    seconds, micros = divmod(record.get("captured") or time_ns() // 1000, 1_000_000)
     data: dict[str, Any] = {
-        "timestamp": stamp_utc(record.get("captured") or time_ns() // 1000),
+        "timestamp": f"{stamp_utc(seconds)}{micros:06d}Z",
         "level": level,
         "message": str(record["event"]),
     }
@@ -60,29 +61,19 @@ def render_json(level: str, record: Mapping[str, Any]) -> bytes:
     return text.encode() + b"\n"
 
 
-def stamp_utc(micros: int) -> str:
-    """The time in UTC (RFC 3339), from microseconds since 1970."""
-    seconds, rest = divmod(micros, 1_000_000)
-    return f"{_show_utc(seconds)}.{rest:06d}Z"
-
-
-def stamp_local(micros: int) -> str:
-    """The time of day here, to the millisecond, from microseconds since 1970."""
-    seconds, rest = divmod(micros, 1_000_000)
-    return f"{_show_local(seconds)}.{rest // 1000:03d}"
-
-
-# Cached: without it the time would be a quarter of what an access record costs, and it is alike for all of a second.
+# Cached, as it is alike for all of a second: it takes 2 us, and an access record 2.
 
 
 @lru_cache(maxsize=4)
-def _show_utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+def stamp_utc(seconds: int) -> str:
+    """The time in UTC (RFC 3339) up to the point before the part of a second, from seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
 
 
 @lru_cache(maxsize=4)
-def _show_local(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S")
+def stamp_local(seconds: int) -> str:
+    """The time of day here up to the point before the part of a second, from seconds since 1970."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S.")
 
 
 def _make_plain(value: object) -> object:
@@ -110,7 +101,8 @@ class Console:
 
     def render(self, level: str, record: Mapping[str, Any]) -> bytes:
         """One line, and the lines of a traceback, indented."""
-        now = stamp_local(record.get("captured") or time_ns() // 1000)
+        seconds, micros = divmod(record.get("captured") or time_ns() // 1000, 1_000_000)
+        now = f"{stamp_local(seconds)}{micros // 1000:03d}"
         message = escape(str(record["event"]))
         if level in {"warning", "error", "critical"}:
             message = self._paint(_BOLD, message)

@@ -185,7 +185,7 @@ def build(level: str = "info", log_format: str = "auto", stream: TextIO | None =
     chosen = choose_format(stream, os.environ) if log_format == "auto" else log_format
     channel: Channel[Any]
     if chosen == "journal":
-        form = Form(render_datagram, lambda _: "", PLAIN)
+        form = Form(render_datagram, lambda _: "", 0, PLAIN)
         journal = Datagrams()
         channel = Channel(render_fields, journal.write, threshold, form, journal)
     else:
@@ -193,9 +193,9 @@ def build(level: str = "info", log_format: str = "auto", stream: TextIO | None =
         if chosen == "console":
             terminal = is_terminal(stream) and os.environ.get("TERM") != "dumb"
             console = Console(colour=terminal and not os.environ.get("NO_COLOR"))
-            form = Form(console.render, stamp_local, CONSOLE_PLAIN)
+            form = Form(console.render, stamp_local, 3, CONSOLE_PLAIN)
         else:
-            form = Form(render_json, stamp_utc, JSON_PLAIN)
+            form = Form(render_json, stamp_utc, 6, JSON_PLAIN)
         channel = Channel(form.render, sink.write, threshold, form, sink)
     return Log(channel, [add_request_id, add_traceback], {})
 

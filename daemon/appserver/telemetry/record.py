@@ -24,7 +24,9 @@ class Form(NamedTuple):
     render: Callable[[str, Mapping[str, Any]], bytes]
     """From a level and any record."""
     stamp: Callable[[int], str]
-    """The time as `render` shows it, from microseconds since 1970; empty where it shows none."""
+    """The time as `render` shows it, up to the part of a second, from seconds since 1970; empty where it shows none."""
+    digits: int
+    """How many digits of the part of a second follow the stamp, cut and not rounded: 0 to 6."""
     plain: bytes
     """The characters that `render` leaves as they are, wherever they stand."""
 

@@ -56,6 +56,7 @@ class Reset(NamedTuple):
 class Refused(NamedTuple):
     """The input cannot be served; `status` is the answer, if one can still be given.
 
+    0 where the message is so malformed that HTTP/2 has no answer for it: its stream has been reset.
     The engine takes no more input of this stream (HTTP/1.1: of this connection). An application that is already
     running on the stream must be told that the client is gone.
     """
@@ -166,12 +167,12 @@ class Engine(Protocol):
         """Bytes to write to the peer, handed over once: in one piece, but for large ones, which are not copied."""
         ...
 
-    def window(self, stream: int) -> int:
-        """How many bytes of body the peer lets us write now on this stream."""
-        ...
-
     def queued(self, stream: int) -> int:
         """Bytes of the response's body that the engine keeps until the peer's window lets them leave."""
+        ...
+
+    def waiting(self) -> dict[int, int]:
+        """The streams that have something `queued()`: bytes of each body that have left so far."""
         ...
 
     def push(self, stream: int, path: bytes, headers: Headers) -> Head | None:
@@ -205,7 +206,7 @@ class Engine(Protocol):
 
     @property
     def pending(self) -> int:
-        """Bytes received and kept for later: pipelined requests behind the one that is served."""
+        """What is kept for the next `receive()`: bytes of pipelined requests, or events found while writing."""
         ...
 
     @property

@@ -6,7 +6,8 @@ decided here, once.
 
     IDLE ──head──▶ BODY ──last byte──▶ SERVED ──response ended──▶ IDLE
       │              └─response ended first──▶ DISCARD ──last byte──▶ IDLE
-      └── bad input, here or in BODY ──▶ REFUSED (only the answer is still written)
+      ├── bad input, here or in BODY ──▶ REFUSED (only the answer is still written)
+      └── HTTP/2 is spoken, or asked for ──▶ SWITCHED (another engine goes on)
 """
 
 from abc import ABC, abstractmethod
@@ -14,8 +15,9 @@ from http import HTTPStatus
 from typing import ClassVar, Final
 
 from appserver.wire.chunked import ChunkedBody
-from appserver.wire.engine import Body, Closed, Event, Head, Headers, Limits, Refused
-from appserver.wire.semantics import CHUNKED, Refusal, Request, check_partial_head
+from appserver.wire.engine import Body, Closed, Event, Head, Headers, Limits, Refused, Switch
+from appserver.wire.http1_switch import PREFACE_HEAD, SWITCHING, read_settings
+from appserver.wire.semantics import CHUNKED, Preface, Refusal, Request, check_partial_head
 
 # What is still read and thrown away of a body that the application did not want, so that the connection can be kept.
 # More than that costs more than a new connection.
@@ -28,7 +30,6 @@ JOIN_LIMIT: Final = 32 * 1024
 """Bytes up to which a piece of body is copied, to be written in one piece with the head before it."""
 
 _CR: Final = ord("\r")
-_UNBOUNDED: Final = 1 << 62  # HTTP/1.1 has no window of its own: the transport's buffer is the only limit
 
 
 # What the engine waits for. Plain names, because an Enum's members cost an attribute look-up each time.
@@ -37,6 +38,7 @@ BODY: Final = "body"
 SERVED: Final = "served"
 DISCARD: Final = "discard"
 REFUSED: Final = "refused"
+SWITCHED: Final = "switched"
 
 # How the peer finds the end of a response (RFC 9112 section 6.3).
 NO_BODY: Final = "no body"
@@ -56,6 +58,7 @@ class Http1Engine(ABC):
         "_eof",
         "_expects",
         "_framing",
+        "_http2",
         "_is_head",
         "_is_old",
         "_large",
@@ -74,9 +77,13 @@ class Http1Engine(ABC):
 
     name: ClassVar[str]
     version: ClassVar[str] = "1.1"
+    multiplexed: ClassVar[bool] = False
+    pushes: ClassVar[bool] = False
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, http2: bool = False) -> None:
+        """Begin a connection; with `http2` the peer may go on in HTTP/2."""
         self._limits = limits
+        self._http2 = http2
         self._received = bytearray()
         self._out: list[bytes] = []
         self._phase = IDLE
@@ -115,7 +122,7 @@ class Http1Engine(ABC):
     def receive(self, data: bytes) -> list[Event]:
         """See `wire.engine.Engine`."""
         phase = self._phase
-        if phase is REFUSED or self.closing:
+        if phase is REFUSED or phase is SWITCHED or self.closing:
             return []
         try:
             if not self._received:
@@ -132,9 +139,19 @@ class Http1Engine(ABC):
                 return self._receive_body()
             if phase is DISCARD:
                 return self._discard_body()
+        except Preface as preface:
+            if self._http2 and not self._stream and not self._skipped:
+                return self._switch(PREFACE_HEAD, None, None)
+            return self.refuse(preface.status, preface.reason)
         except Refusal as refusal:
             return self.refuse(refusal.status, refusal.reason)
         return []
+
+    def _switch(self, received: bytes, settings: bytes | None, head: Head | None) -> list[Event]:
+        received += self._received
+        self._received.clear()
+        self._phase = SWITCHED
+        return [Switch(received, settings, head)]
 
     def eof(self) -> list[Event]:
         """See `wire.engine.Engine`."""
@@ -147,7 +164,7 @@ class Http1Engine(ABC):
             self.closing = True
         return [Closed()]
 
-    def refuse(self, status: int, reason: str) -> list[Event]:
+    def refuse(self, status: int, reason: str, stream: int = 0) -> list[Event]:  # noqa: ARG002 - there is but one
         """See `wire.engine.Engine`."""
         self._received.clear()
         if self._phase is DISCARD:
@@ -189,7 +206,7 @@ class Http1Engine(ABC):
         return events
 
     def _begin(self, head: bytes) -> list[Event]:
-        method, target, headers, version, length, expects, last = self.read_head(head)
+        method, target, headers, version, length, expects, last, upgrade = self.read_head(head)
         self._skipped = False
         self._seen = 0
         self._stream += 1
@@ -206,7 +223,13 @@ class Http1Engine(ABC):
             self._chunked = ChunkedBody(self._limits) if length == CHUNKED else None
             self._left = length
         # Head(…) would go through a function in Python: 0.1 us more.
-        return [tuple.__new__(Head, (self._stream, method, target, headers, version, whole, expects))]
+        event = tuple.__new__(Head, (self._stream, method, target, headers, version, whole, expects))
+        if upgrade and whole and self._http2 and version == "1.1" and self._stream == 1 and not self._draining:
+            settings = read_settings(headers)
+            if settings is not None:
+                self._out.append(SWITCHING)
+                return self._switch(b"", settings, event)
+        return [event]
 
     def _end_of_input(self) -> list[Event]:
         if self._received:
@@ -377,9 +400,17 @@ class Http1Engine(ABC):
 
     # Facts
 
-    def window(self, stream: int) -> int:
+    def queued(self, stream: int) -> int:  # noqa: ARG002
+        """See `wire.engine.Engine`: the transport has it all."""
+        return 0
+
+    def waiting(self) -> dict[int, int]:
         """See `wire.engine.Engine`."""
-        return _UNBOUNDED if stream == self._stream else 0
+        return {}
+
+    def push(self, stream: int, path: bytes, headers: Headers) -> Head | None:  # noqa: ARG002
+        """See `wire.engine.Engine`: there is no such thing."""
+        return None
 
     def raw(self, stream: int) -> bool:
         """See `wire.engine.Engine`: all framing but chunks is none, once the head is written."""
@@ -406,8 +437,8 @@ class ReferringEngine(Http1Engine):
 
     __slots__ = ("_plain_length",)
 
-    def __init__(self, limits: Limits) -> None:
-        super().__init__(limits)
+    def __init__(self, limits: Limits, *, http2: bool = False) -> None:
+        super().__init__(limits, http2=http2)
         # A head that is no longer than any of its parts may be breaks none of these limits.
         self._plain_length = min(limits.request_line, limits.field, limits.head)
 

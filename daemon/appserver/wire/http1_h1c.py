@@ -35,8 +35,10 @@ class H1cEngine(ReferringEngine):
             method, target, headers = request.method, request.path, request.asgi_headers
             try:
                 if (
-                    # It takes a bare LF for a line end too, but a CR nowhere else: so the CRs count the CRLFs.
-                    head.count(b"\r") == len(headers) + 2
+                    # It takes a bare LF for a line end too, and two of them for the head's end, but a CR nowhere else: so
+                    # the CRs count the CRLFs, as long as it has seen all of them.
+                    request.consumed == len(head)
+                    and head.count(b"\r") == len(headers) + 2
                     and len(headers) <= self._limits.fields
                     # It takes several spaces for one.
                     and head.find(b"\r") == len(method) + len(target) + _REST_OF_LINE

@@ -4,18 +4,50 @@ A native engine is never a need: where its library is missing, another serves th
 is logged at the start, and `--version` names all that are there.
 """
 
-from collections.abc import Callable
 from importlib import import_module
-from typing import Final, NamedTuple, TypeAlias
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from appserver import __version__
 from appserver.errors import UsageError
 from appserver.wire.engine import Engine, Limits
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from appserver.wire.http2 import Http2Engine
+
 AUTO: Final = "auto"
 
-MakeEngine: TypeAlias = Callable[[Limits], Engine]
-"""Makes the engine of one connection."""
+
+class MakeEngine(Protocol):
+    """Makes the HTTP/1.1 engine of one connection."""
+
+    def __call__(self, limits: Limits, *, http2: bool = False) -> Engine:
+        """With `http2` the peer may go on in HTTP/2."""
+        ...
+
+
+class MakeHttp2:
+    """Makes the HTTP/2 engine of one connection, and imports it for the first: 5 ms of the start that few need then."""
+
+    __slots__ = ("_make", "_source", "name")
+
+    def __init__(self, name: str, source: "_Source") -> None:
+        self.name = name
+        self._source = source
+        self._make: Callable[[Limits, Callable[[], float]], Http2Engine] | None = None
+
+    def __call__(self, limits: Limits, clock: "Callable[[], float]") -> "Http2Engine":
+        """Make one; it asks the clock for seconds that only grow."""
+        if self._make is None:
+            self.load()
+            assert self._make is not None  # noqa: S101 - for the type checker
+        return self._make(limits, clock)
+
+    def load(self) -> None:
+        """Import it."""
+        self._make = getattr(import_module(self._source.module), self._source.name)
 
 
 class _Source(NamedTuple):
@@ -32,16 +64,30 @@ _HTTP1: Final = {
     "h11": _Source("appserver.wire.http1_h11", "H11Engine", "h11"),
 }
 
+_HTTP2: Final = {
+    "ngh2": _Source("appserver.wire.http2_ngh2", "Ngh2Engine", "ngh2"),
+    "h2": _Source("appserver.wire.http2_h2", "H2Engine", "h2"),
+}
+
 # uvicorn's name for its native engine: who brings that option wants the fast one.
 _SYNONYMS: Final = {"httptools": "h1c"}
 
 
 def engines() -> dict[str, str]:
-    """The engines that can be used here, fastest first: name to version of the library behind it."""
+    """The HTTP/1.1 engines that can be used here, fastest first: name to version of the library behind it."""
+    return _installed(_HTTP1)
+
+
+def http2_engines() -> dict[str, str]:
+    """The HTTP/2 engines that can be used here, fastest first: name to version of the library behind it."""
+    return _installed(_HTTP2)
+
+
+def _installed(sources: dict[str, _Source]) -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 20 ms that no start needs
 
     found = {}
-    for name, source in _HTTP1.items():
+    for name, source in sources.items():
         try:
             found[name] = __version__ if source.distribution is None else version(source.distribution)
         except PackageNotFoundError:
@@ -70,9 +116,21 @@ def pick(name: str = AUTO) -> MakeEngine:
         if wanted not in (engine, AUTO):
             continue
         try:
-            made: MakeEngine = getattr(import_module(source.module), source.name)
+            make: MakeEngine = getattr(import_module(source.module), source.name)
         except ImportError as error:
             reason = f"{error}: install appserverd[fast], or use auto"
         else:
-            return made
+            return make
     raise UsageError("--http", name, reason)
+
+
+def pick_http2(name: str = AUTO) -> MakeHttp2:
+    """The engine behind a value of `--http2-engine`.
+
+    Raises:
+        UsageError: Its library is not installed.
+    """
+    for engine, source in _HTTP2.items():
+        if name in (engine, AUTO) and find_spec(str(source.distribution)) is not None:
+            return MakeHttp2(engine, source)
+    raise UsageError("--http2-engine", name, "it is not installed: install appserverd[fast], or use auto")

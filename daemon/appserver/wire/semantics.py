@@ -34,10 +34,11 @@ _LENGTH_DIGITS: Final = 19  # of 2**63 - 1
 # The fields whose meaning the server itself must know; all others pass by with one set look-up.
 _OWN: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"connection", b""})
 
-# The usual ones, which need no further check.
-_METHODS: Final = {
+METHODS: Final = {
     method.encode("ascii"): method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "QUERY")
 }
+"""The usual methods, which need no further check."""
+
 _VERSIONS: Final = {b"1.1": "1.1", b"1.0": "1.0"}
 
 
@@ -47,6 +48,13 @@ class Refusal(Exception):  # noqa: N818 - it is an answer to the peer, not an er
     def __init__(self, status: int, reason: str) -> None:
         self.status, self.reason = status, reason
         super().__init__(status, reason)
+
+
+class Preface(Refusal):
+    """What came is the first half of HTTP/2's preface (RFC 9113 section 3.4)."""
+
+    def __init__(self) -> None:
+        super().__init__(505, "HTTP/2 with prior knowledge on a listener that speaks HTTP/1 only")
 
 
 class Request(NamedTuple):
@@ -61,6 +69,8 @@ class Request(NamedTuple):
     expects: bool
     last: bool
     """The client wants the connection closed after this one."""
+    upgrade: bool
+    """It asks for another protocol (RFC 9110 section 7.8)."""
 
 
 def check_partial_head(received: bytearray, seen: int, limits: Limits, *, trailers: bool = False) -> None:
@@ -150,27 +160,25 @@ def check_request(method: bytes, target: bytes, headers: Headers, version: bytes
     """
     spoken = _VERSIONS.get(version)
     if spoken is None:
-        if method == b"PRI" and version == b"2.0":
-            raise Refusal(505, "HTTP/2 with prior knowledge on a listener that speaks HTTP/1 only")
+        if method == b"PRI" and version == b"2.0" and target == b"*" and not headers:
+            raise Preface
         raise Refusal(505, "an HTTP version other than 1.0 and 1.1")
     hosts = 0
     length: int | None = None
-    chunked = expects = last = False
+    chunked = expects = last = upgrade = False
     for name, value in headers:
         if name not in _OWN:
             continue
         if name == b"host":
             hosts += 1
-            if value not in _hosts:
-                if _HOST.fullmatch(value) is None:
-                    raise Refusal(400, "a Host that is not host[:port]")
-                if len(_hosts) < _HOSTS_LIMIT and len(value) <= _HOST_LENGTH:
-                    _hosts.add(value)
+            if value not in _hosts and not is_host(value):
+                raise Refusal(400, "a Host that is not host[:port]")
         elif name == b"content-length":
             # Refused even when equal: RFC 9112 section 6.3 allows that, and another reader may not collapse them.
             if length is not None:
                 raise Refusal(400, "Content-Length twice")
-            if not value.isdigit() or len(value) > _LENGTH_DIGITS or (length := int(value)) >= 1 << 63:
+            length = read_length(value)
+            if length is None:
                 raise Refusal(400, "a Content-Length that is not a number from 0 to 2**63 - 1")
         elif name == b"transfer-encoding":
             if chunked:
@@ -182,7 +190,9 @@ def check_request(method: bytes, target: bytes, headers: Headers, version: bytes
             chunked = True
         elif name == b"connection":
             if value != b"keep-alive":
-                last = last or b"close" in [option.strip() for option in value.lower().split(b",")]
+                options = [option.strip() for option in value.lower().split(b",")]
+                last = last or b"close" in options
+                upgrade = upgrade or b"upgrade" in options
         elif not name:  # how picohttpparser gives the lines that follow the first of a folded field
             raise Refusal(400, "a folded header field (obs-fold, RFC 9112 section 5.2)")
         elif value.lower() == b"100-continue":
@@ -198,7 +208,7 @@ def check_request(method: bytes, target: bytes, headers: Headers, version: bytes
             raise Refusal(400, "Transfer-Encoding in HTTP/1.0")
     elif limits.body and (length or 0) > limits.body:
         raise Refusal(413, f"the body is longer than {limits.body} bytes")
-    verb = _METHODS.get(method)
+    verb = METHODS.get(method)
     if verb is None:
         verb = method.decode("ascii", "replace")
         if verb == "CONNECT":
@@ -215,7 +225,26 @@ def check_request(method: bytes, target: bytes, headers: Headers, version: bytes
     # An HTTP/1.0 client cannot know 100 (RFC 9110 section 10.1.1), and nobody waits for a body that is not there.
     expects = expects and size != 0 and spoken == "1.1"
     # Request(…) would go through a function in Python: 0.1 us more.
-    return tuple.__new__(Request, (verb, target, headers, spoken, size, expects, last))
+    return tuple.__new__(Request, (verb, target, headers, spoken, size, expects, last, upgrade))
+
+
+def is_host(value: bytes) -> bool:
+    """Whether it is a name or address with or without a port (RFC 9110 section 7.2)."""
+    if value in _hosts:
+        return True
+    if _HOST.fullmatch(value) is None:
+        return False
+    if len(_hosts) < _HOSTS_LIMIT and len(value) <= _HOST_LENGTH:
+        _hosts.add(value)
+    return True
+
+
+def read_length(value: bytes) -> int | None:
+    """The number in a Content-Length; None when it is none from 0 to 2**63 - 1 (RFC 9110 section 8.6)."""
+    if not value.isdigit() or len(value) > _LENGTH_DIGITS:
+        return None
+    length = int(value)
+    return length if length < 1 << 63 else None
 
 
 def _take_apart(target: bytes, method: str, headers: Headers) -> bytes:

@@ -20,6 +20,11 @@ T = TypeVar("T")
 START: Final[Message] = {"type": "http.response.start", "status": 200, "headers": []}
 MORE: Final[Message] = {"type": "http.response.body", "body": b"more", "more_body": True}
 LAST: Final[Message] = {"type": "http.response.body", "body": b"last"}
+ANNOUNCE: Final[Message] = {**START, "trailers": True}
+TRAILERS: Final[Message] = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]}
+TRAILERS_MORE: Final[Message] = {**TRAILERS, "more_trailers": True}
+HINT: Final[Message] = {"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]}
+PUSH: Final[Message] = {"type": "http.response.push", "path": "/style.css", "headers": []}
 
 CONTENT: Final = b"content of a file"
 _FILE: Final = os.memfd_create("content")
@@ -37,6 +42,16 @@ def body(data: object, *, more: bool = False) -> Message:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
+def sends(*messages: Any) -> Application:
+    """An application that sends these messages, whatever it is asked."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+
+    return application
+
+
 @dataclass(slots=True)
 class Peer:
     """Implements `asgi.peer.Peer`, and fails the test on calls that no client could be given."""
@@ -44,16 +59,24 @@ class Peer:
     status: int | None = None
     headers: Headers = field(default_factory=list)
     content: bytes = b""
+    trailing: Headers | None = None
+    informed: list[tuple[int, Headers]] = field(default_factory=list)
+    pushed: list[tuple[bytes, Headers]] = field(default_factory=list)
     ended: bool = False
     cut: bool = False
     writes: int = 0
     proceeded: int = 0
     credit: int = 0
-    choked: bool = False
+    slow: bool = False
     gone: bool = False
     relief: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def writable(self) -> None:
+    def choked(self, stream: int) -> bool:
+        assert stream == 1
+        return self.slow
+
+    async def writable(self, stream: int) -> None:
+        assert stream == 1
         await self.relief.wait()
         if self.gone:
             raise ClientDisconnectedError("the client is gone")
@@ -67,6 +90,12 @@ class Peer:
         assert count > 0
         self.credit += count
 
+    def inform(self, stream: int, status: int, headers: Headers) -> None:
+        assert stream == 1
+        assert 100 < status < 200
+        assert self.status is None, "an interim response behind the final one"
+        self.informed.append((status, list(headers)))
+
     def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
         assert stream == 1
         assert self.status is None, "a second response"
@@ -79,12 +108,24 @@ class Peer:
         assert self.status is not None, "a body before its head"
         self._write(data, end=end)
 
+    def trailers(self, stream: int, headers: Headers) -> None:
+        assert stream == 1
+        assert self.status is not None, "trailers before their head"
+        assert headers
+        self.trailing = list(headers)
+        self._write(b"", end=True)
+
+    def push(self, stream: int, path: bytes, headers: Headers) -> None:
+        assert stream == 1
+        assert not self.ended, "a promise behind the end"
+        self.pushed.append((path, list(headers)))
+
     async def send_file(self, stream: int, file: int, offset: int, count: int) -> int:
         assert stream == 1
         assert self.status is not None, "a file before its head"
         assert count > 0
-        if self.choked:
-            await self.writable()
+        if self.slow:
+            await self.writable(stream)
         data = os.pread(file, min(count, 3), offset)  # a socket seldom takes all at once
         if data:
             self._write(data, end=False)
@@ -114,6 +155,9 @@ class Stage:
         end: bool = True,
         expects: bool = False,
         fields: Headers | None = None,
+        headers: Headers | None = None,
+        push: bool = False,
+        root_path: str = "",
     ) -> None:
         async def silent(scope: Scope, receive: Receive, send: Send) -> None:
             pass
@@ -124,10 +168,11 @@ class Stage:
             application=application or silent,
             log=self.records.log,
             access=self.records.access,
+            root_path=root_path,
             fields=Defaults(fields or ()),
         )
-        head = Head(1, method, b"/path?query", [(b"host", b"a.example")], "1.1", end, expects)
-        scope = Scopes(self.service, "http", ("192.0.2.80", 80), ("192.0.2.1", 1)).make(head)
+        head = Head(1, method, b"/path?query", [(b"host", b"a.example"), *(headers or ())], "1.1", end, expects)
+        scope = Scopes(self.service, "http", ("192.0.2.80", 80), ("192.0.2.1", 1)).make(head, push)
         scope["state"]["request_id"] = "id-1"
         loop = asyncio.get_running_loop()
         self.cycle = HttpCycle(self.service, self.peer, head, scope, loop, "listener")
@@ -144,6 +189,17 @@ class Stage:
 def play(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a scene to its end; one that hangs fails."""
     return asyncio.run(asyncio.wait_for(coroutine, 10))
+
+
+def perform(application: Application, **options: Any) -> Stage:
+    """Run an application on a request to its end."""
+
+    async def scene() -> Stage:
+        stage = Stage(application, **options)
+        await stage.cycle.run()
+        return stage
+
+    return play(scene())
 
 
 async def breathe(rounds: int = 5) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -5,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appserver.asgi import fields
-from appserver.asgi.fields import Defaults, check_fields
+from appserver.asgi.fields import Defaults, check_fields, check_links, check_promise, check_trailers
 from appserver.errors import MisuseError
+from appserver.wire.engine import Headers
 
 TOKEN = st.text("!#$%&'*+-.^_`|~09azAZ", min_size=1).map(str.encode)
 OURS = Defaults([(b"date", b"now"), (b"server", b"appserver"), (b"x-frame-options", b"deny")])
@@ -105,3 +107,24 @@ def test_made_up_names_do_not_fill_the_memory() -> None:
         check_fields([(b"x-made-up-%d" % number, b"1")], defaults)
     assert len(defaults.kinds) <= fields._KNOWN_LIMIT
     assert check_fields([(b"Content-Length", b"3"), (b"X-New-Name", b"")], defaults).length == 3
+
+
+@pytest.mark.parametrize("check", [check_trailers, check_promise])
+def test_trailers_and_promises_are_checked_as_headers_are(check: Callable[[Any], Headers]) -> None:
+    assert check(iter([(b"X-A", b"1"), [b"ETag", bytearray(b"2")]])) == [(b"x-a", b"1"), (b"etag", b"2")]
+    for wrong in (7, [(b"a", "1")], [(b"a b", b"1")], [(b"a", b"1\n")], [(b":path", b"/")]):
+        with pytest.raises(MisuseError):
+            check(wrong)
+
+
+@pytest.mark.parametrize("name", fields._NOT_IN_TRAILERS)
+def test_no_name_that_comes_too_late_is_a_trailer_in_any_case(name: bytes) -> None:
+    for spelling in (name, name.upper()):
+        with pytest.raises(MisuseError, match=f"^{name.decode()} may not be a trailer"):
+            check_trailers([(spelling, b"1")])
+
+
+def test_what_one_check_learns_of_a_name_is_not_what_another_does() -> None:
+    assert check_links([b"<a>"]) == [(b"link", b"<a>")]
+    assert check_trailers([(b"link", b"<a>")]) == check_promise([(b"link", b"<a>")]) == [(b"link", b"<a>")]
+    assert check_fields([(b"vary", b"a"), (b"host", b"b")], Defaults()).headers == [(b"vary", b"a"), (b"host", b"b")]

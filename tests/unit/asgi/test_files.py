@@ -9,23 +9,28 @@ from typing import Any
 import pytest
 
 from appserver.asgi.files import open_file, open_path
-from appserver.asgi.http import COMPLETE, SENDING
+from appserver.asgi.transitions import COMPLETE, SENDING
 from appserver.asgi.types import Message, Receive, Scope, Send
 from appserver.errors import ClientDisconnectedError, MisuseError
 from tests.unit.asgi.stage import (
     CONTENT,
     FILE_LAST,
     FILE_MORE,
+    HINT,
     LAST,
     MORE,
     PATH,
+    PUSH,
     START,
+    TRAILERS,
     Stage,
     body,
     breathe,
     play,
+    sends,
     start,
 )
+from tests.unit.asgi.stage import perform as run
 
 DIGITS = b"0123456789"
 
@@ -55,16 +60,7 @@ def by_file(file: object, **options: Any) -> Message:
 
 
 def perform(*messages: Message, **options: Any) -> Stage:
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        for message in messages:
-            await send(message)
-
-    async def scene() -> Stage:
-        stage = Stage(application, **options)
-        await stage.cycle.run()
-        return stage
-
-    return play(scene())
+    return run(sends(*messages), **options)
 
 
 # What is sent
@@ -149,9 +145,9 @@ def test_a_file_counts_against_the_length_as_other_bodies_do(path: Path) -> None
         long = perform(head, body(b"more+", more=True), by_file(file, offset=0))
         short = perform(head, body(b"mor", more=True), by_file(file, offset=0))
     assert (good.peer.content, good.peer.cut) == (b"more" + DIGITS, False)
-    for stage, word in ((long, "longer"), (short, "shorter")):
-        assert stage.peer.cut
-        assert f"1 bytes {word}" in stage.records.of("misuse")[0]["message"]
+    for cut, word in ((long, "longer"), (short, "shorter")):
+        assert cut.peer.cut
+        assert f"1 bytes {word}" in cut.records.of("misuse")[0]["message"]
 
 
 def test_an_empty_file_is_an_answer(tmp_path: Path) -> None:
@@ -300,7 +296,7 @@ def test_a_missing_file_that_the_application_does_not_expect_is_a_500() -> None:
 # While it is sent
 
 
-@pytest.mark.parametrize("message", [START, MORE, LAST, FILE_LAST, FILE_MORE, PATH])
+@pytest.mark.parametrize("message", [START, MORE, LAST, FILE_LAST, FILE_MORE, PATH, TRAILERS, HINT, PUSH])
 def test_no_message_is_taken_while_a_file_is_sent(message: Message) -> None:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await send(START)
@@ -310,9 +306,9 @@ def test_no_message_is_taken_while_a_file_is_sent(message: Message) -> None:
         await sending
 
     async def scene() -> None:
-        stage = Stage(application)
+        stage = Stage(application, push=True)
         await stage.cycle.run()
-        assert (stage.peer.content, stage.peer.cut) == (CONTENT, False)
+        assert (stage.peer.content, stage.peer.cut, stage.peer.informed, stage.peer.pushed) == (CONTENT, False, [], [])
 
     play(scene())
 
@@ -383,7 +379,7 @@ def test_a_cancelled_transfer_cuts_the_response() -> None:
 
     async def scene() -> None:
         stage = Stage(application)
-        stage.peer.choked = True
+        stage.peer.slow = True
         await stage.cycle.run()
         assert stage.peer.cut
         [answer] = stage.records.answers()
@@ -399,7 +395,7 @@ def test_a_cancelled_application_cuts_the_response() -> None:
 
     async def scene() -> None:
         stage = Stage(application)
-        stage.peer.choked = True
+        stage.peer.slow = True
         task = stage.begin()
         await breathe()
         assert stage.cycle._state == SENDING
@@ -422,7 +418,7 @@ def test_a_client_that_leaves_is_told_to_the_sender() -> None:
 
     async def scene() -> None:
         stage = Stage(application)
-        stage.peer.choked = stage.peer.gone = True
+        stage.peer.slow = stage.peer.gone = True
         task = stage.begin()
         await breathe()
         stage.peer.relief.set()  # the peer knows before the cycle is told
@@ -443,7 +439,7 @@ def test_a_refusal_ends_a_file_that_is_sent() -> None:
 
     async def scene() -> None:
         stage = Stage(application)
-        stage.peer.choked = stage.peer.gone = True
+        stage.peer.slow = stage.peer.gone = True
         task = stage.begin()
         await breathe()
         stage.cycle.refuse(503)

@@ -3,159 +3,15 @@ import contextvars
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
-from itertools import product
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from appserver.asgi import http
-from appserver.asgi.http import AWAITED, COMPLETE, HELD, PIECE_SIZE, STREAMING, TRANSITIONS, expected
+from appserver.asgi.http import PIECE_SIZE
 from appserver.asgi.peer import DONE
-from appserver.asgi.types import Application, Message, Receive, Scope, Send
+from appserver.asgi.types import Message, Receive, Scope, Send
 from appserver.errors import ClientDisconnectedError, MisuseError
 from appserver.telemetry.context import REQUEST_ID
-from tests.unit.asgi.stage import (
-    CONTENT,
-    FILE_LAST,
-    FILE_MORE,
-    LAST,
-    MORE,
-    PATH,
-    START,
-    Stage,
-    body,
-    breathe,
-    play,
-    start,
-)
-
-INPUTS: dict[str, Message] = {
-    http.START: START,
-    http.MORE: MORE,
-    http.LAST: LAST,
-    http.FILE_MORE: FILE_MORE,
-    http.FILE_LAST: FILE_LAST,
-    http.PATH: PATH,
-}
-ENDS: list[Message] = [LAST, FILE_LAST, PATH]
-FILES: list[Message] = [FILE_LAST, FILE_MORE, PATH]
-STRANGE: list[Any] = [
-    {"type": "http.response.trailers"},
-    {"type": "websocket.send", "text": "hello"},
-    {"type": None},
-    {"type": b"http.response.start"},
-    {"status": 200},
-    {},
-    None,
-    7,
-    "http.response.start",
-    [],
-]
-WAYS: dict[str, list[Message]] = {
-    AWAITED: [],
-    HELD: [START],
-    STREAMING: [START, MORE],
-    COMPLETE: [START, LAST],
-}
-
-
-def sends(*messages: Any) -> Application:
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        for message in messages:
-            await send(message)
-
-    return application
-
-
-def perform(application: Application, **options: Any) -> Stage:
-    """Run an application on a request to its end."""
-
-    async def scene() -> Stage:
-        stage = Stage(application, **options)
-        await stage.cycle.run()
-        return stage
-
-    return play(scene())
-
-
-# The table
-
-
-def test_the_table_names_only_known_states_and_messages() -> None:
-    states, kinds = set(WAYS), set(INPUTS)
-    assert {state for state, _ in TRANSITIONS} <= states
-    assert {kind for _, kind in TRANSITIONS} == kinds
-    assert {following for _, following in TRANSITIONS.values()} <= states
-
-
-@pytest.mark.parametrize(("state", "kind"), list(product(WAYS, INPUTS)))
-def test_every_message_in_every_state_is_in_the_table_or_misuse(state: str, kind: str) -> None:
-    async def scene() -> None:
-        stage = Stage()
-        for message in WAYS[state]:
-            await stage.cycle.send(message)
-        assert stage.cycle._state == state
-        if (state, kind) in TRANSITIONS:
-            await stage.cycle.send(INPUTS[kind])
-            assert stage.cycle._state == TRANSITIONS[state, kind][1]
-            return
-        with pytest.raises(MisuseError) as caught:
-            await stage.cycle.send(INPUTS[kind])
-        for wanted in expected(state) or ["nothing more"]:
-            assert wanted in str(caught.value)
-        assert stage.cycle._state == state
-
-    play(scene())
-
-
-@pytest.mark.parametrize(("state", "message"), list(product(WAYS, STRANGE)))
-def test_what_is_no_message_is_misuse_in_every_state(state: str, message: Any) -> None:
-    async def scene() -> None:
-        stage = Stage()
-        for earlier in WAYS[state]:
-            await stage.cycle.send(earlier)
-        with pytest.raises(MisuseError, match="expected|must be a dict"):
-            await stage.cycle.send(message)
-        assert stage.cycle._state == state
-
-    play(scene())
-
-
-@given(st.lists(st.sampled_from([*INPUTS.values(), *STRANGE]), max_size=8))
-def test_after_any_messages_the_client_has_one_answer_in_order(messages: list[Any]) -> None:
-    async def scene() -> None:
-        accepted: list[Message] = []
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            for message in messages:
-                try:
-                    await send(message)
-                except MisuseError:
-                    continue
-                accepted.append(message)
-
-        stage = Stage(application)
-        await stage.cycle.run()
-        peer = stage.peer
-        assert peer.ended
-        if accepted and accepted[-1] in ENDS:
-            assert (peer.status, peer.cut) == (200, False)
-            assert peer.content == b"".join(
-                CONTENT if message in FILES else message.get("body", b"") for message in accepted
-            )
-        elif MORE in accepted or FILE_MORE in accepted:
-            assert (peer.status, peer.cut) == (200, True)
-        else:
-            assert (peer.status, peer.content) == (500, b"Internal Server Error\n")
-        [answer] = stage.records.answers()
-        assert answer["http_status"] == peer.status
-        assert stage.service.figures.requests == 0
-        assert stage.service.figures.answered == 1
-
-    play(scene())
-
+from tests.unit.asgi.stage import LAST, MORE, START, Stage, body, breathe, perform, play, sends, start
 
 # A good answer
 
@@ -308,7 +164,7 @@ def test_misuse_before_anything_was_sent_is_a_500_and_one_record(messages: list[
     assert (stage.peer.status, stage.peer.content, stage.peer.cut) == (500, b"Internal Server Error\n", False)
     [record] = stage.records.of("misuse")
     assert any(part in record["message"] for part in complaint.split("|"))
-    assert record["code_file"] == __file__
+    assert record["code_file"] == sends.__code__.co_filename
     assert record["code_func"] == "application"
     assert stage.records.of("application_error") == []
     assert stage.service.figures.failed == 1
@@ -641,11 +497,11 @@ def test_send_to_a_slow_client_waits_for_it() -> None:
     async def scene() -> None:
         stage = Stage()
         await stage.cycle.send(START)
-        stage.peer.choked = True
+        stage.peer.slow = True
         waiting = asyncio.ensure_future(stage.cycle.send(MORE))
         await breathe()
         assert not waiting.done()
-        stage.peer.choked = False
+        stage.peer.slow = False
         stage.peer.relief.set()
         await waiting
 
@@ -660,7 +516,7 @@ def test_a_client_that_goes_while_send_waits_raises_there() -> None:
 
     async def scene() -> None:
         stage = Stage(application)
-        stage.peer.choked = True
+        stage.peer.slow = True
         task = stage.begin()
         await breathe()
         stage.peer.gone = True
@@ -676,7 +532,7 @@ def test_the_last_message_never_waits() -> None:
     async def scene() -> None:
         stage = Stage()
         await stage.cycle.send(START)
-        stage.peer.choked = True
+        stage.peer.slow = True
         assert stage.cycle.send(LAST) is DONE
 
     play(scene())

@@ -2,16 +2,26 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appserver.asgi.forwarded import Trust
-from appserver.asgi.scope import Scopes, new_request_id
+from appserver.asgi.scope import Scopes, make_target
 from appserver.asgi.service import Service
 from appserver.asgi.types import Receive, Scope, Send
+from appserver.errors import MisuseError
 from appserver.wire.engine import Head, Headers
 from tests.unit.records import Records
 
 TCP = ("192.0.2.80", 8000)
 PEER = ("192.0.2.1", 54321)
+OFFERED = [
+    "http.response.pathsend",
+    "http.response.zerocopysend",
+    "http.response.trailers",
+    "http.response.early_hint",
+]
+GET = Head(1, "GET", b"/", [], "1.1", True, False)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +59,7 @@ def test_a_scope_has_every_key_of_the_specification() -> None:
         "client": PEER,
         "server": TCP,
         "state": {},
-        "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
+        "extensions": {name: {} for name in OFFERED},
     }
 
 
@@ -120,8 +130,7 @@ def test_an_ipv6_client_is_a_pair() -> None:
 def test_the_lifespans_state_is_copied_for_each_request() -> None:
     shared = object()
     made, service = scopes(state={"pool": shared})
-    head = Head(1, "GET", b"/", [], "1.1", True, False)
-    first, second = made.make(head), made.make(head)
+    first, second = made.make(GET), made.make(GET)
     assert first["state"]["pool"] is second["state"]["pool"] is shared
     first["state"]["mine"] = 1
     first["path"] = "/changed"
@@ -131,8 +140,72 @@ def test_the_lifespans_state_is_copied_for_each_request() -> None:
     assert first["state"]["request_id"] != second["state"]["request_id"]
 
 
+def test_push_is_offered_where_the_client_takes_it() -> None:
+    made, _ = scopes()
+    assert list(made.make(GET, True)["extensions"]) == [*OFFERED, "http.response.push"]
+    assert list(made.make(GET, False)["extensions"]) == OFFERED
+
+
+def test_extensions_are_the_requests_own() -> None:
+    made, _ = scopes()
+    first = made.make(GET)["extensions"]
+    first["http.response.pathsend"]["mine"] = 1
+    first["mine"] = {}
+    assert made.make(GET)["extensions"] == {name: {} for name in OFFERED}
+
+
+def test_tls_is_told_with_every_request() -> None:
+    tls = {"tls_version": 0x0304, "cipher_suite": 0x1301, "client_cert_chain": ()}
+    made = Scopes(Service(application=application, log=Records().log), "https", TCP, PEER, tls)
+    first = made.make(GET)
+    assert first["scheme"] == "https"
+    assert first["extensions"] == {**{name: {} for name in OFFERED}, "tls": tls}
+    first["extensions"]["tls"]["tls_version"] = None
+    assert made.make(GET)["extensions"]["tls"] == tls
+
+
+def test_the_version_is_the_engines() -> None:
+    assert scopes()[0].make(GET._replace(version="2"))["http_version"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/style.css", b"/style.css"),
+        ("/style.css?v=3&a=%20", b"/style.css?v=3&a=%20"),
+        ("/a b/ä", b"/a%20b/%C3%A4"),
+        ("/100%", b"/100%25"),
+        ("/a%20b", b"/a%2520b"),
+        ("/#fragment", b"/%23fragment"),
+        ("//host/x", b"//host/x"),
+        ("/\r\nx\0", b"/%0D%0Ax%00"),
+        ("/?a b\r\n#", b"/?a%20b%0D%0A%23"),
+        ("/app", b"/app"),
+        ("/approach", b"/approach"),
+        ("/app/x", b"/app/x"),
+    ],
+)
+def test_a_path_becomes_a_target(path: str, target: bytes) -> None:
+    assert make_target(path, "") == target
+    assert make_target("/mount" + path, "/mount") == target
+
+
+@pytest.mark.parametrize("path", [None, 7, b"/", "", "style.css", "?x", "http://a/", "/\ud800", "/?\ud800"])
+def test_what_is_no_path_becomes_no_target(path: object) -> None:
+    with pytest.raises(MisuseError, match="path must be"):
+        make_target(path, "")
+
+
+@given(st.text().map(lambda text: text.replace("?", "")), st.sampled_from(["", "/ä pp"]))
+def test_a_promised_path_is_the_path_of_its_scope(path: str, root_path: str) -> None:
+    target = make_target(f"{root_path}/{path}", root_path)
+    scope = make(target, root_path=root_path)
+    assert (scope["path"], scope["query_string"]) == (f"{root_path}/{path}", b"")
+
+
 def test_request_ids_are_never_the_same() -> None:
-    assert len({new_request_id() for _ in range(1000)}) == 1000
+    made, _ = scopes()
+    assert len({made.make(GET)["state"]["request_id"] for _ in range(1000)}) == 1000
 
 
 FORWARDED = [

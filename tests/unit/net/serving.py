@@ -4,17 +4,21 @@ import asyncio
 import socket
 import struct
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Final, TypeVar
 
 from appserver.asgi.service import Service
 from appserver.asgi.types import Application, Receive, Scope, Send
-from appserver.net.connection import Connection
 from appserver.net.endpoint import Endpoint, Timeouts
+from appserver.net.multiplexed import MultiplexedConnection
+from appserver.net.serial import SerialConnection
 from appserver.wire.engine import Limits
-from appserver.wire.select import pick
+from appserver.wire.select import pick, pick_http2
+from tests.conformance.http2.frames import Kind
+from tests.contract.http2_peer import ROOM, Answer, Http2Peer
 from tests.corpus.responses import Response, parse
 from tests.unit.records import Records
 
@@ -104,6 +108,68 @@ class Client:
         self.sock.close()
 
 
+class Http2Client:
+    """The test's end of a connection that speaks HTTP/2 from its first byte."""
+
+    def __init__(self, client: Client, settings: Mapping[int, int] | None = None, *, room: int = ROOM) -> None:
+        self.client, self.peer = client, Http2Peer(settings, room=room)
+
+    async def start(self) -> None:
+        """Send the preface, and see the server's."""
+        self.peer.start()
+        await self.until(lambda: any(got.kind == Kind.SETTINGS for got in self.peer.frames))
+
+    async def flush(self) -> None:
+        """Send what has come together; a server that has closed may still be read."""
+        with suppress(BrokenPipeError):
+            await self.client.send(self.peer.take())
+
+    async def pull(self) -> bool:
+        """Send what has come together, then take some bytes; False at the end of input."""
+        await self.flush()
+        data = await self.client.read()
+        self.peer.feed(data)
+        await self.flush()
+        return bool(data)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Read until something is so."""
+        await self.flush()
+        while not condition():
+            assert await self.pull(), f"the end: {self.peer.answers} {self.peer.goaways}"
+
+    async def answer(self, stream: int) -> Answer:
+        """The whole answer on a stream."""
+        answer = self.peer.answers[stream]
+        await self.until(lambda: answer.ended)
+        return answer
+
+    async def get(self, path: str = "/", *fields: tuple[str, str], method: str = "GET") -> Answer:
+        """The answer to a request."""
+        return await self.answer(self.peer.ask(path, *fields, method=method))
+
+    async def upload(self, stream: int, size: int) -> None:
+        """Send so many bytes of a body, and its end, as the windows let them go."""
+        while size:
+            room = min(self.peer.library.local_flow_control_window(stream), size, 1 << 18)
+            if room:
+                size -= room
+                self.peer.send(stream, bytes(room), end=not size)
+                await self.flush()
+            else:
+                assert await self.pull(), "the end, in the midst of an upload"
+
+    async def reset(self, stream: int) -> None:
+        """Give a stream up."""
+        self.peer.reset(stream)
+        await self.flush()
+
+    async def rest(self) -> None:
+        """Take everything up to the end of input; a reset raises."""
+        while await self.pull():
+            pass
+
+
 class Serving:
     """An endpoint with its application, on the running loop."""
 
@@ -114,6 +180,7 @@ class Serving:
         eager: bool = EAGER,
         timeouts: Timeouts = TIMEOUTS,
         limits: Limits | None = None,
+        http2: str | None = None,
         **options: Any,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -124,7 +191,8 @@ class Serving:
             name="http",
             service=self.service,
             loop=self.loop,
-            make_engine=partial(pick(), limits),
+            make_engine=partial(pick(), limits, http2=http2 is not None),
+            make_http2=None if http2 is None else partial(pick_http2(http2), limits, monotonic),
             timeouts=timeouts,
             eager=eager,
         )
@@ -136,13 +204,27 @@ class Serving:
         ours, theirs = pair(tcp=tcp)
         client = Client(theirs, self.loop)
         self.clients.append(client)
-        await self.loop.connect_accepted_socket(partial(Connection, self.endpoint), ours)
+        await self.loop.connect_accepted_socket(partial(SerialConnection, self.endpoint), ours)
+        return client
+
+    async def connect_http2(self, settings: Mapping[int, int] | None = None, *, room: int = ROOM) -> Http2Client:
+        """A new connection on which both have said that they speak HTTP/2; `room` is the client's window for it."""
+        client = Http2Client(await self.connect(), settings, room=room)
+        await client.start()
         return client
 
     @property
-    def connection(self) -> Connection:
+    def multiplexed(self) -> MultiplexedConnection:
+        """The one that is open, in HTTP/2."""
+        [connection] = self.endpoint.connections
+        assert isinstance(connection, MultiplexedConnection)
+        return connection
+
+    @property
+    def connection(self) -> SerialConnection:
         """The one that is open."""
         [connection] = self.endpoint.connections
+        assert isinstance(connection, SerialConnection)
         return connection
 
     def held(self) -> int:

@@ -12,8 +12,8 @@ from typing import Any, Final, TypeAlias
 import pytest
 
 from appserver.net.acceptor import ACCEPT_BATCH, Acceptor
-from appserver.net.connection import Connection
 from appserver.net.listeners import Listener
+from appserver.net.serial import SerialConnection
 from tests.unit.net.serving import GET, Client, Serving, echo, pair
 
 Play: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
@@ -23,7 +23,9 @@ BACKLOG: Final = 128
 
 
 def accept(serving: Serving, listener: Listener) -> Acceptor:
-    return Acceptor(listener, serving.loop, partial(Connection, serving.endpoint), serving.records.log, backlog=BACKLOG)
+    return Acceptor(
+        listener, serving.loop, partial(SerialConnection, serving.endpoint), serving.records.log, backlog=BACKLOG
+    )
 
 
 def tcp(*, inherited: bool = False) -> Listener:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
-from appserver.net.connection import Connection
+from appserver.net.serial import SerialConnection
 from tests.unit.net.serving import GET, Serving
 
 Play: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
@@ -90,9 +90,9 @@ def test_a_body_that_turns_bad_behind_its_answer_gets_no_second_one(run: Play) -
 def test_a_fault_of_ours_ends_its_connection_and_no_other(run: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     app, gate = None, None
     faults: list[Any] = []
-    conclude = Connection.conclude
+    conclude = SerialConnection.conclude
 
-    def fail_once(connection: Connection) -> None:
+    def fail_once(connection: SerialConnection) -> None:
         if not faults:
             raise RuntimeError("ours")
         conclude(connection)
@@ -101,7 +101,7 @@ def test_a_fault_of_ours_ends_its_connection_and_no_other(run: Play, monkeypatch
         nonlocal app, gate
         app, gate = gated()
         asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
-        monkeypatch.setattr(Connection, "conclude", fail_once)
+        monkeypatch.setattr(SerialConnection, "conclude", fail_once)
         serving = Serving(app)
         clients = [await serving.connect() for _ in range(3)]
         for client in clients:

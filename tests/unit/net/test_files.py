@@ -18,6 +18,7 @@ import uvloop
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
 from appserver.net.connection import PIECE_SIZE, Connection
 from appserver.net.flow import FILE_TURN, HIGH_WATER
+from appserver.net.serial import SerialConnection
 from tests.unit.net.serving import EAGER, TIMEOUTS, Client, Serving, get, pair, post
 
 Play: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
@@ -162,7 +163,7 @@ def test_over_tls_a_file_is_encrypted(run: Play, path: Path, tmp_path: Path) -> 
         serving = Serving(by_path(path))
         ours, theirs = pair(tcp=True)
         accepted = asyncio.ensure_future(
-            serving.loop.connect_accepted_socket(partial(Connection, serving.endpoint), ours, ssl=ours_context)
+            serving.loop.connect_accepted_socket(partial(SerialConnection, serving.endpoint), ours, ssl=ours_context)
         )
         reader, writer = await asyncio.open_connection(sock=theirs, ssl=theirs_context, server_hostname="a.example")
         await accepted

@@ -386,3 +386,77 @@ def test_an_inherited_socket_keeps_its_path(listen: Listen, folder: Path) -> Non
         assert address_text(sock) == listener.url == f"unix:{path}"
         listener.close()
     assert path.is_socket()
+
+
+# TLS
+
+
+def spoken(listeners: list[Listener]) -> list[tuple[bool, bool]]:
+    """Of each: whether TLS is spoken, and whether HTTP/2 is served."""
+    return [(listener.tls, listener.http2) for listener in listeners]
+
+
+def test_without_a_certificate_nobody_speaks_tls(listen: Listen) -> None:
+    assert spoken(listen("127.0.0.1:0", "127.0.0.1:0?http2=off")) == [(False, True), (False, False)]
+    assert spoken(listen("127.0.0.1:0", "127.0.0.1:0?http2=on", http2=False)) == [(False, False), (False, True)]
+
+
+def test_with_a_certificate_all_do_but_those_that_say_otherwise(listen: Listen, folder: Path) -> None:
+    listeners = listen(
+        *("127.0.0.1:0", "127.0.0.1:0?tls=off", f"unix:{folder}/a", f"unix:{folder}/b?tls=off&http2=off"),
+        tls_cert=("a.pem",),
+        insecure_bind=("127.0.0.1:0",),
+        control=f"unix:{folder}/control",
+    )
+    assert sorted(
+        (listener.url.partition(":")[0], *row) for listener, row in zip(listeners, spoken(listeners), strict=True)
+    ) == [
+        ("http", False, True),
+        ("http", False, True),
+        ("https", True, True),
+        ("unix", False, False),
+        ("unix", False, False),  # the control socket
+        ("unix", True, True),
+    ]
+
+
+def test_the_default_address_speaks_tls_beside_an_insecure_one(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appserver.net.listeners.DEFAULT_PORT", 0)
+    assert spoken(listen(insecure_bind=("127.0.0.1:0",), tls_dir="/live")) == [(False, True), (True, True)]
+
+
+def test_names_of_inherited_sockets_say_whether_tls_is_spoken(
+    listen: Listen, handed: Callable[..., InheritedSocket]
+) -> None:
+    sockets = tuple(handed(name) for name in ("http", "https", "web", "control"))
+    listeners = listen(inherited=sockets, tls_cert=("a.pem",))
+    assert {listener.name: listener.tls for listener in listeners} == {
+        "http": False,
+        "https": True,
+        "web": True,
+        "control": False,
+    }
+
+
+def test_what_the_bind_says_goes_before_the_name(listen: Listen, handed: Callable[..., InheritedSocket]) -> None:
+    listeners = listen(
+        "fd://http?tls=on", "fd://https?tls=off", inherited=(handed("http"), handed("https")), tls_cert=("a.pem",)
+    )
+    assert {listener.name: listener.tls for listener in listeners} == {"http": True, "https": False}
+
+
+def test_an_insecure_bind_may_be_an_inherited_socket(listen: Listen, handed: Callable[..., InheritedSocket]) -> None:
+    listeners = listen(inherited=(handed("web"), handed("probe")), insecure_bind=("fd://probe",), tls_cert=("a.pem",))
+    assert {listener.name: listener.tls for listener in listeners} == {"web": True, "probe": False}
+
+
+def test_tls_without_a_certificate_is_an_error_that_says_what_to_give(
+    listen: Listen, handed: Callable[..., InheritedSocket]
+) -> None:
+    with pytest.raises(ListenError, match="https: .* give --tls-cert"):
+        listen(inherited=(handed("https"),))
+    port = free_port()
+    with pytest.raises(ListenError, match="give --tls-cert"):
+        listen(f"127.0.0.1:{port}?tls=on")
+    [listener] = listen(f"127.0.0.1:{port}")  # it was closed again
+    assert can_connect(listener)

@@ -22,10 +22,10 @@ from appserver.telemetry.record import Form
 from appserver.telemetry.text import PLAIN
 
 FORMS = {
-    "json": Form(render_json, stamp_utc, JSON_PLAIN),
-    "console": Form(Console(colour=False).render, stamp_local, CONSOLE_PLAIN),
-    "colour": Form(Console(colour=True).render, stamp_local, CONSOLE_PLAIN),
-    "journal": Form(render_datagram, lambda _: "", PLAIN),
+    "json": Form(render_json, stamp_utc, 6, JSON_PLAIN),
+    "console": Form(Console(colour=False).render, stamp_local, 3, CONSOLE_PLAIN),
+    "colour": Form(Console(colour=True).render, stamp_local, 3, CONSOLE_PLAIN),
+    "journal": Form(render_datagram, lambda _: "", 0, PLAIN),
 }
 
 
@@ -157,7 +157,7 @@ BYTES = st.binary(max_size=8) | NASTY.map(lambda text: text.encode("utf-8", "sur
 TAME = st.text(st.sampled_from("abc/%?=.-"), max_size=8)
 REQUESTS = st.builds(
     Request,
-    method=TAME | NASTY,
+    method=st.sampled_from(["GET", "POST"]) | TAME | NASTY,  # what is no method has no template
     target=TAME.map(str.encode) | BYTES,
     headers=st.lists(st.tuples(st.sampled_from([b"host", b"user-agent", b"referer", b"accept"]), BYTES), max_size=5),
     version=st.sampled_from(["1.0", "1.1", "2"]),
@@ -185,6 +185,20 @@ def test_a_template_gives_what_the_renderer_gives(form: str, exchanges: list[tup
     access._batch = 2 * len(exchanges) + 1
     for request, changes in exchanges * 2:  # the second time by a template of the first
         tell(access, request, **changes)
+    facts = list(access._waiting)
+    access.flush()
+    assert taken == [FORMS[form].render(*_make_record(fact)) for fact in facts]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(times=st.lists(st.integers(1000, 4_000_000_000) | st.integers(1000, 1 << 62), min_size=2, max_size=8))
+def test_a_batch_tells_each_record_s_own_time(form: str, times: list[int]) -> None:
+    taken = Taken()
+    access = make(FORMS[form], taken)
+    access._batch = len(times) + 1
+    for _ in times:
+        tell(access, Request(headers=()))
+    access._waiting = [(time, *facts[1:]) for time, facts in zip(times, access._waiting, strict=True)]
     facts = list(access._waiting)
     access.flush()
     assert taken == [FORMS[form].render(*_make_record(fact)) for fact in facts]

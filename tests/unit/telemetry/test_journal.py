@@ -16,7 +16,7 @@ from appserver.telemetry.log import Channel, Log, add_request_id, add_traceback
 from appserver.telemetry.record import Form
 from appserver.telemetry.text import PLAIN
 
-FORM = Form(render_datagram, lambda _: "", PLAIN)
+FORM = Form(render_datagram, lambda _: "", 0, PLAIN)
 
 
 def split(fields: list[bytes]) -> dict[str, str]:

@@ -27,7 +27,7 @@ from appserver.telemetry.log import LEVELS, Channel, Log, add_request_id, build,
 from appserver.telemetry.record import Form
 from appserver.telemetry.text import PLAIN
 
-FORM = Form(render_datagram, lambda _: "", PLAIN)
+FORM = Form(render_datagram, lambda _: "", 0, PLAIN)
 
 
 def records(stream: io.StringIO) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 import sys
 from importlib.metadata import version
+from time import monotonic
 
 import pytest
 
@@ -7,7 +8,7 @@ from appserver.errors import UsageError
 from appserver.settings import TABLE
 from appserver.wire import select
 from appserver.wire.engine import Body, Head, Limits
-from appserver.wire.select import engines, pick
+from appserver.wire.select import engines, http2_engines, pick, pick_http2
 
 
 def test_h11_is_always_there_with_its_version() -> None:
@@ -55,3 +56,47 @@ def test_uvicorns_word_for_its_native_engine_means_ours() -> None:
 def test_the_setting_offers_what_can_be_picked() -> None:
     [row] = [row for row in TABLE if row.name == "http"]
     assert {*row.kind.metavar.split("|")} == {select.AUTO, *select._HTTP1, *select._SYNONYMS}
+
+
+# HTTP/2
+
+
+def test_h2_is_always_there_with_its_version() -> None:
+    assert http2_engines()["h2"] == version("h2")
+
+
+@pytest.mark.parametrize("name", sorted(http2_engines()))
+def test_an_http2_engine_bears_its_name_and_keeps_its_limits(name: str) -> None:
+    made = pick_http2(name)(Limits(streams=3), monotonic)
+    assert (made.name, made.version, made.multiplexed, made.idle, made.closing) == (name, "2", True, True, False)
+    written = b"".join(made.take())
+    assert b"\0\3\0\0\0\3" in written  # SETTINGS_MAX_CONCURRENT_STREAMS
+
+
+def test_auto_is_the_fastest_http2_engine_that_is_there() -> None:
+    assert pick_http2().name == pick_http2("auto").name == next(iter(http2_engines()))
+
+
+def test_an_http2_engine_is_imported_for_the_first_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "appserver.wire.http2_h2", raising=False)
+    make = pick_http2("h2")
+    assert "appserver.wire.http2_h2" not in sys.modules
+    first, second = make(Limits(), monotonic), make(Limits(), monotonic)
+    assert "appserver.wire.http2_h2" in sys.modules
+    first.drain()
+    assert (len(first.take()), second.state) == (1, "open")
+
+
+def test_without_the_native_http2_library_auto_is_the_reference_and_the_native_one_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ngh2", None)
+    monkeypatch.delitem(sys.modules, "appserver.wire.http2_ngh2", raising=False)
+    assert pick_http2()(Limits(), monotonic).name == "h2"
+    with pytest.raises(UsageError, match=r"--http2-engine: 'ngh2': .*install appserverd\[fast\]"):
+        pick_http2("ngh2")
+
+
+def test_the_setting_offers_what_http2_engines_can_be_picked() -> None:
+    [row] = [row for row in TABLE if row.name == "http2_engine"]
+    assert {*row.kind.metavar.split("|")} == {select.AUTO, *select._HTTP2}

@@ -156,7 +156,7 @@ def test_a_good_head_is_never_refused_while_it_comes(noise: bytes) -> None:
 
 def test_a_plain_request_passes_as_it_came() -> None:
     assert check((b"x", b"1"), target=b"/p?q") == Request(
-        "GET", b"/p?q", [HOST, (b"x", b"1")], "1.1", 0, expects=False, last=False
+        "GET", b"/p?q", [HOST, (b"x", b"1")], "1.1", 0, expects=False, last=False, upgrade=False
     )
 
 

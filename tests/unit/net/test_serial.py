@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import pytest
 
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
-from appserver.net.connection import READ_AHEAD, Connection
 from appserver.net.endpoint import READ_SIZE
 from appserver.net.flow import HIGH_WATER
+from appserver.net.serial import READ_AHEAD, SerialConnection
 from appserver.wire.engine import Limits
 from tests.unit.net.serving import EAGER, GET, TIMEOUTS, Client, Serving, echo, get, pair, post
 
@@ -527,7 +527,7 @@ def test_a_client_that_resets_before_it_is_served_is_no_error(run: Play, caplog:
         serving = Serving(waits)
         ours, theirs = pair(tcp=True)
         Client(theirs, serving.loop).reset()
-        await serving.loop.connect_accepted_socket(partial(Connection, serving.endpoint), ours)
+        await serving.loop.connect_accepted_socket(partial(SerialConnection, serving.endpoint), ours)
         await serving.over()
         assert serving.records.tracebacks() == []
 

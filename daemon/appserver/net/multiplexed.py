@@ -1,0 +1,350 @@
+"""A connection that serves many requests at once: HTTP/2.
+
+Each stream has its own cycle, its own back-pressure and its own deadlines; one that is slow or broken does not touch
+the others. Whatever a turn of the loop brings for the peer (answers, bodies, credit, acknowledgements) is written
+together at its end.
+"""
+
+from asyncio import Future, Task, Transport
+from math import inf
+from time import monotonic
+from typing import Final
+
+from appserver.asgi.http import HttpCycle
+from appserver.asgi.scope import Scopes
+from appserver.errors import ClientDisconnectedError
+from appserver.net.connection import CLOSING, IDLE, OPENING, SERVING, Connection
+from appserver.net.deadlines import HEAD, SHARED, UPLOAD, StreamDeadlines
+from appserver.net.endpoint import Endpoint
+from appserver.net.flow import HIGH_WATER
+from appserver.net.tls import is_adequate
+from appserver.wire.engine import Body, Broken, Event, Head, Headers, Refused, Reset, Switch
+from appserver.wire.http2 import Http2Engine
+from appserver.wire.http2_frames import CANCEL, INADEQUATE_SECURITY, REFUSED_STREAM, name_error
+
+ABANDONED_LIMIT: Final = 100
+"""Applications that may still run for requests which their client has given up, before it gets no more begun: resets
+free the protocol's count of streams at once, and an application when it pleases (CVE-2023-44487)."""
+
+
+class MultiplexedConnection(Connection):
+    """Serves one client, as many requests at a time as the engine allows."""
+
+    __slots__ = (
+        "_abandoned",
+        "_answers",
+        "_asked",
+        "_deadlines",
+        "_leaving",
+        "_patient",
+        "_scheduled",
+        "_told",
+        "_waiters",
+    )
+
+    _engine: Http2Engine
+
+    def __init__(self, endpoint: Endpoint, engine: Http2Engine) -> None:
+        super().__init__(endpoint, engine)
+        self._answers: list[tuple[int, int, Headers, bytes]] = []  # of responses that have ended in this turn
+        self._waiters: dict[int, list[Future[None]]] = {}
+        self._deadlines = StreamDeadlines(endpoint.timeouts)
+        self._asked: set[int] = set()  # clients that have been sent 100 Continue
+        self._abandoned: set[Task[None]] = set()
+        self._scheduled = self._leaving = False
+        self._told = False  # of a request that was reset for a fault of the client's
+        self._patient = inf  # how long applications may run on once the peer has ended its input
+
+    # The transport's call-backs
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Begin: our SETTINGS need not wait for the client's."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and not is_adequate(tls):
+            self._handle(self._engine.fail(INADEQUATE_SECURITY, "a cipher suite that HTTP/2 must not be spoken over"))
+        self._schedule()
+
+    def take_over(self, transport: Transport, scopes: Scopes, switch: Switch) -> None:
+        """Go on with a connection that began in HTTP/1.1."""
+        endpoint = self._endpoint
+        self._transport = transport
+        self._scopes = scopes
+        self._out.attach(transport)
+        endpoint.connections.add(self)
+        self.deadline = monotonic() + endpoint.timeouts.header
+        if endpoint.draining:
+            self._engine.drain()
+        if switch.head is not None and switch.settings is not None:
+            self._handle(self._engine.upgrade(switch.settings, switch.head))
+        if switch.received:
+            self._handle(self._engine.receive(switch.received))
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes have come."""
+        if self.phase is CLOSING:
+            return  # read only so that the kernel does not answer with a reset and take our last answer with it
+        self._handle(self._engine.receive(self._view[:nbytes].tobytes()))
+
+    def eof_received(self) -> bool:
+        """The peer has shut its sending side; it may still read."""
+        self._eof = True
+        if self.phase is CLOSING:
+            return False
+        self._patient = self._patience()
+        self._handle(self._engine.eof())
+        return self._transport is not None and self._transport.can_write_eof()
+
+    def resume_writing(self) -> None:
+        """The peer has taken what waited."""
+        self._out.resume()
+        self._schedule()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over, both ways."""
+        super().connection_lost(exc)
+        self._wake()
+
+    # Events
+
+    def _handle(self, events: list[Event]) -> None:
+        for event in events:
+            if type(event) is Head:
+                self._begin(event)
+            else:
+                self._dispatch(event)
+        self._schedule()
+
+    def _dispatch(self, event: Event) -> None:
+        if isinstance(event, Body):
+            cycle = self._cycles.get(event.stream)
+            if cycle is not None:
+                cycle.feed(event.data, event.end)
+        elif isinstance(event, Reset):
+            self._give_up(event.stream)
+        elif isinstance(event, Refused):
+            if event.status:
+                self._refuse(event.stream, event.status, event.reason)
+            else:
+                self._endpoint.service.figures.refused += 1
+                # The first one tells why. A flood of them has a record of its own when it ends the connection; one for
+                # each, 214 a connection, made others wait for three times as long.
+                if not self._told:
+                    self._told = True
+                    self._log(f"Reset a request: {event.reason}", "refused")
+                self._give_up(event.stream)
+        elif isinstance(event, Broken):
+            self._endpoint.service.figures.refused += 1
+            name = name_error(event.code)
+            self._log(f"Closed an HTTP/2 connection: {event.reason} ({name})", "refused", http2_error=name)
+            self._answers.clear()
+            self._disconnect()
+            self._wake()
+
+    def _begin(self, head: Head) -> None:
+        endpoint = self._endpoint
+        if endpoint.cutting or (self._abandoned and self._is_crowded()):
+            self._engine.reset(head.stream, REFUSED_STREAM)
+            return
+        scope = self._scopes.make(head, self._engine.pushes)
+        cycle = HttpCycle(endpoint.service, self, head, scope, endpoint.loop, endpoint.name)
+        self._cycles[head.stream] = cycle
+        self.phase = SERVING
+        if endpoint.eager:
+            self._turn.begin(self, cycle)
+        else:  # a task that is not eager waits for the next turn anyway
+            self._start(cycle)
+
+    def _is_crowded(self) -> bool:
+        self._abandoned = {task for task in self._abandoned if not task.done()}
+        return len(self._abandoned) >= ABANDONED_LIMIT
+
+    def _give_up(self, stream: int) -> None:
+        """The peer has given up a request, or lost it by a fault of its own."""
+        cycle = self._cycles.pop(stream, None)
+        if cycle is None:
+            return
+        cycle.disconnect()
+        self._asked.discard(stream)
+        self._wake()
+        if cycle.task is not None and not cycle.task.done():
+            self._abandoned.add(cycle.task)
+
+    def run(self, cycle: HttpCycle) -> None:
+        """See `Connection`."""
+        if self._cycles.get(cycle.head.stream) is cycle and not self._endpoint.cutting:
+            self._start(cycle)
+
+    # asgi.peer.Peer
+
+    def choked(self, stream: int) -> bool:
+        """See `asgi.peer.Peer`."""
+        return self._out.choked or self._engine.queued(stream) >= HIGH_WATER
+
+    async def writable(self, stream: int) -> None:
+        """See `asgi.peer.Peer`: wait for the connection, then for the stream's own window."""
+        await self._out.writable()
+        while stream in self._cycles and self._engine.queued(stream) >= HIGH_WATER:
+            waiter = self._endpoint.loop.create_future()
+            self._waiters.setdefault(stream, []).append(waiter)
+            await waiter
+        if stream not in self._cycles:
+            raise ClientDisconnectedError("the client is gone")
+
+    def _wake(self) -> None:
+        """Wake those who wait for a stream that takes more again, or never will."""
+        for stream in list(self._waiters):
+            if stream not in self._cycles or self._engine.queued(stream) < HIGH_WATER:
+                for waiter in self._waiters.pop(stream):
+                    if not waiter.done():
+                        waiter.set_result(None)
+
+    def proceed(self, stream: int) -> None:
+        """See `asgi.peer.Peer`."""
+        self._engine.inform(stream, 100, [])
+        self._asked.add(stream)
+        self._schedule()
+
+    def consumed(self, stream: int, count: int) -> None:
+        """See `asgi.peer.Peer`."""
+        self._engine.consumed(stream, count)
+        self._schedule()
+
+    def inform(self, stream: int, status: int, headers: Headers) -> None:
+        """See `asgi.peer.Peer`."""
+        self._engine.inform(stream, status, headers)
+        self._schedule()
+
+    def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
+        """See `asgi.peer.Peer`."""
+        if end:
+            self._answers.append((stream, status, headers, body))
+            self._end(stream)
+        else:
+            self._engine.respond(stream, status, headers, body, False)
+            self._schedule()
+
+    def body(self, stream: int, data: bytes, end: bool) -> None:
+        """See `asgi.peer.Peer`."""
+        self._engine.body(stream, data, end)
+        if end:
+            self._end(stream)
+        else:
+            self._schedule()
+
+    def trailers(self, stream: int, headers: Headers) -> None:
+        """See `asgi.peer.Peer`."""
+        self._engine.trailers(stream, headers)
+        self._end(stream)
+
+    def push(self, stream: int, path: bytes, headers: Headers) -> None:
+        """See `asgi.peer.Peer`: what is promised is a request like any other, that comes from ourselves."""
+        head = self._engine.push(stream, path, headers)
+        if head is not None:
+            self._begin(head)
+            self._schedule()
+
+    def _end(self, stream: int) -> None:
+        self._cycles.pop(stream, None)
+        self._asked.discard(stream)
+        self._schedule()
+
+    # Writing
+
+    def _schedule(self) -> None:
+        """See to it that this turn ends with `conclude()`."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._turn.end(self)
+
+    def conclude(self) -> None:
+        """See `Connection`: write what this turn has brought."""
+        self._scheduled = False
+        if self._transport is None or self.phase is CLOSING:
+            return
+        answers = self._answers
+        if answers:
+            self._answers = []
+            respond = self._engine.respond
+            for stream, status, headers, body in answers:
+                respond(stream, status, headers, body, True)
+        self._write()
+        while self._engine.pending:  # what was found while writing
+            for event in self._engine.receive(b""):
+                self._dispatch(event)
+            self._write()
+        if self._waiters:
+            self._wake()
+        self._settle()
+
+    def _write(self) -> None:
+        engine, out = self._engine, self._out
+        while not out.paused:
+            pieces = engine.take()
+            if not pieces:
+                break
+            out.write(pieces)
+            if self._transport is None or self._transport.is_closing():
+                break
+
+    def _settle(self) -> None:
+        """Set phase and deadline for what is waited for now."""
+        engine = self._engine
+        if self._transport is None:
+            return
+        if engine.closing and not self._out.paused:
+            self._disconnect()
+            self._close()
+        elif self._cycles or not engine.idle:
+            # Looked at in each sweep: the streams have deadlines of their own.
+            self.phase, self.deadline = SERVING, 0.0
+        elif self.phase is SERVING:
+            # Not where nothing but a PING came: that would be a way to stay for ever.
+            timeouts = self._endpoint.timeouts
+            self.phase = IDLE
+            self.deadline = monotonic() + (timeouts.linger if self._endpoint.draining else timeouts.keep_alive)
+
+    # The end
+
+    def drain(self) -> None:
+        """See `Connection`: GOAWAY, in two steps."""
+        self._engine.drain()
+        self._leaving = True
+        if self.phase in (IDLE, OPENING):
+            self.deadline = min(self.deadline, monotonic() + self._endpoint.timeouts.linger)
+        self._schedule()
+
+    # Deadlines
+
+    def _expire(self, now: float) -> None:
+        if self.phase is SERVING:
+            self._expire_streams(now)
+            if now > self._patient:
+                self._patient = inf
+                for cycle in list(self._cycles.values()):
+                    cycle.half_close()
+        elif self._leaving:
+            self._close_transport()
+        else:
+            self.drain()  # so that a request which is under way is answered, or known not to have been seen
+            self.deadline = monotonic() + self._endpoint.timeouts.linger
+
+    def _expire_streams(self, now: float) -> None:
+        engine = self._engine
+        waiting: dict[int, int] = {}
+        for stream, sent in engine.waiting().items():
+            # What its own window does not hold back waits for its turn, or for the window of them all.
+            place = stream if engine.send_window(stream) <= 0 else SHARED
+            waiting[place] = waiting.get(place, 0) + sent
+        for stream, what in self._deadlines.overdue(now, self._cycles, waiting, self._asked):
+            if what == HEAD:
+                self._handle(engine.refuse(408, "its head did not arrive in time"))
+            elif stream == SHARED:
+                self._handle(engine.refuse(408, "it takes no more of its answers"))
+            elif what == UPLOAD:
+                self._handle(engine.refuse(408, "its body arrives too slowly", stream))
+            else:
+                self._log("Cut a response: the client reads it too slowly", "deadline")
+                engine.reset(stream, CANCEL)
+                self._give_up(stream)
+        self._schedule()

@@ -1,0 +1,210 @@
+"""The certificates of a running server: watched, renewed in place, and told when they are about to expire.
+
+    files change ──look──▶ load ──good──▶ new connections get the new ones; those that are open keep theirs
+                             │
+                             └──bad──▶ look again a second later ──still bad──▶ the old ones go on, and an event says so
+
+The second look is for tools that replace the certificate and its key one after the other, as certbot does: in between
+they do not fit. The files are read in a thread, because a folder on a network may stand still and a thousand keys take
+a second.
+"""
+
+import os
+import time
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from appserver.errors import OperatorError
+from appserver.net.certificates import Identity, find_files, find_folders
+from appserver.net.tls import Context, Offer, load
+from appserver.settings import Settings
+from appserver.system.credentials import find_file
+from appserver.telemetry.log import Log
+
+DAY: Final = 86400.0
+SOON_SECONDS: Final = 14 * DAY
+"""So long before a certificate expires it is told, once a day. Tools renew a month ahead: something is wrong then."""
+
+
+class _Seen(NamedTuple):
+    """What a look at the files found."""
+
+    paths: tuple[str, ...]
+    """What to look at from now on."""
+    signature: Hashable
+    """Of these paths."""
+    offer: Offer | None = None
+    error: OperatorError | None = None
+
+
+class Certificates:
+    """The certificates that a process serves with.
+
+    Args:
+        settings: Where they stand.
+        variants: What contexts are needed: with HTTP/2 (True), without.
+        log: Where events go.
+        clock: Seconds since the epoch.
+
+    Raises:
+        OperatorError: The first ones cannot be served with.
+    """
+
+    def __init__(
+        self, settings: Settings, variants: Collection[bool], log: Log, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings, self._variants, self._log, self._clock = settings, frozenset(variants), log, clock
+        self._paths = find_paths(settings)
+        self._signature = _sign(self._paths)
+        self._offer = load(settings, self._variants)
+        self._suspect: Hashable = None
+        self._look: Future[None] | None = None
+        self._told: dict[str, tuple[bool, float]] = {}  # by certificate: whether it had expired, and when that was told
+        self.failure: str | None = None
+        """Why the newest files are not served with; None while they are."""
+
+    def context(self, *, http2: bool) -> Context:
+        """What a new connection begins with."""
+        return self._offer.contexts[http2]
+
+    # Facts
+
+    @property
+    def identities(self) -> tuple[Identity, ...]:
+        """What is served with; the first one is the default."""
+        return self._offer.identities
+
+    @property
+    def nearest(self) -> Identity:
+        """The certificate that expires first."""
+        return min(self.identities, key=lambda identity: identity.facts.ends)
+
+    @property
+    def status(self) -> str:
+        """A phrase for the status line."""
+        first = self.nearest.facts
+        verb = "expired" if first.ends <= self._clock() else "good until"
+        more = "; the new files cannot be served with" if self.failure else ""
+        return f"certificate {first.label} {verb} {show_time(first.ends)[:10]}{more}"
+
+    def report(self) -> dict[str, Any]:
+        """What the control socket tells."""
+        return {
+            "certificates": [
+                f"{', '.join(identity.facts.names) or identity.facts.subject}: {show_time(identity.facts.ends)}"
+                for identity in self.identities
+            ],
+            "certificate_expires": show_time(self.nearest.facts.ends),
+            "certificate_failure": self.failure,
+        }
+
+    # Renewal
+
+    def tick(self, loop: AbstractEventLoop) -> None:
+        """Look at the files in a thread, unless the last look is still on its way; to be called once a second."""
+        self._tell_expiry()
+        if self._look is None or self._look.done():
+            self._look = loop.create_task(self._renew(loop))
+
+    async def _renew(self, loop: AbstractEventLoop) -> None:
+        seen = await loop.run_in_executor(None, self._examine)
+        if seen is not None:
+            self._take(seen, final=False)
+
+    def reload(self) -> None:
+        """Read the files now, changed or not; what is wrong is told at once."""
+        self._take(self._read(), final=True)
+
+    def _examine(self) -> _Seen | None:
+        """Look whether a file has changed, and read them all if so."""
+        return None if _sign(self._paths) == self._signature else self._read()
+
+    def _read(self) -> _Seen:
+        paths = self._paths
+        try:
+            paths = find_paths(self._settings)
+            signature = _sign(paths)
+            offer = load(self._settings, self._variants)
+        except OperatorError as error:
+            return _Seen(paths, _sign(paths), error=error)
+        # Changed while it was read: it may be half old and half new, so it is looked at again.
+        return _Seen(paths, signature, offer if _sign(paths) == signature else None)
+
+    def _take(self, seen: _Seen, *, final: bool) -> None:
+        if seen.offer is not None:
+            self._paths, self._signature, self._offer, self.failure = seen.paths, seen.signature, seen.offer, None
+            self._told.clear()
+            first = self.nearest.facts
+            self._log.info(
+                f"New certificates are served: {', '.join(self._labels())}",
+                code="certificate_loaded",
+                names=", ".join(name for identity in self.identities for name in identity.facts.names),
+                expires=show_time(first.ends),
+            )
+        elif seen.error is not None:
+            if final or seen.signature == self._suspect:
+                self._paths, self._signature, self.failure = seen.paths, seen.signature, str(seen.error)
+                self._log.error(
+                    f"The certificates are not renewed: {seen.error}; those from before are still served",
+                    code="certificate_failed",
+                )
+            self._suspect = seen.signature
+
+    def _labels(self) -> Iterator[str]:
+        for identity in self.identities:
+            yield f"{identity.facts.label} (until {show_time(identity.facts.ends)[:10]})"
+
+    # Expiry
+
+    def _tell_expiry(self) -> None:
+        now = self._clock()
+        for identity in self.identities:
+            facts = identity.facts
+            if facts.ends - now > SOON_SECONDS:
+                continue
+            expired = facts.ends <= now
+            told = self._told.get(identity.pem)
+            if told is not None and told[0] == expired and (expired or now - told[1] < DAY):
+                continue
+            self._told[identity.pem] = expired, now
+            write = self._log.error if expired else self._log.warning
+            days = int((facts.ends - now) // DAY)
+            when = "has expired" if expired else f"expires in {days} day{'' if days == 1 else 's'}"
+            write(
+                f"The certificate of {facts.label} {when}: {show_time(facts.ends)}",
+                code="certificate_expires",
+                certificate=os.fspath(identity.files.certificate),
+                expires=show_time(facts.ends),
+            )
+
+
+def find_paths(settings: Settings) -> tuple[str, ...]:
+    """What to look at: the files, and the folders where more of them can appear.
+
+    Raises:
+        OperatorError: See `net.certificates.find_files`.
+    """
+    paths = [path for pair in find_files(settings) for path in (pair.certificate, pair.key)]
+    if settings.tls_ca is not None:
+        paths.append(find_file(settings.tls_ca))
+    return tuple(os.fspath(path) for path in (*paths, *find_folders(settings)))
+
+
+def _sign(paths: Iterable[str]) -> Hashable:
+    """What changes when a file does: symbolic links are followed, as certbot and Kubernetes use them."""
+    return tuple(_sign_one(path) for path in paths)
+
+
+def _sign_one(path: str) -> Hashable:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - half the time of Path.stat(), every second, for what may be thousands
+    except OSError as error:
+        return error.errno
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def show_time(seconds: float) -> str:
+    """A time since the epoch in ISO 8601, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,120 @@
+"""A real browser over HTTP/2: Chromium loads tests/apps/page.py, with each engine."""
+
+import json
+import os
+import signal
+import subprocess
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
+
+from tests.apps import page
+from tests.integration.http2 import ENGINES, Site, serving
+from tests.integration.servers import PATIENCE, UnixConnection, clean_environment, get
+
+# What it would ask the rest of the world for has nothing to do here.
+FLAGS: Final = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+)
+STARTING: Final = 60.0
+"""Seconds that it may take to start on a busy machine."""
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp(request.param)
+    # The browser is still there, and looks at a page that has been loaded, when it is counted who is connected.
+    arguments = ["--control", f"unix:{folder}/control", "--timeout-keep-alive", "60"]
+    with serving(folder, f"tls-{request.param}", "page:app", *arguments) as site:
+        yield site
+
+
+@contextmanager
+def browsing(url: str, folder: Path, *words: str) -> Iterator[None]:
+    """The browser with a page open."""
+    with (folder / "chromium.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["chromium", *FLAGS, *words, f"--user-data-dir={folder / 'profile'}", "--remote-debugging-port=0", url],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=clean_environment(HOME=str(folder)),
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)  # it is several processes
+        process.wait(PATIENCE)
+
+
+def load(site: Site, target: str, folder: Path) -> dict[str, Any]:
+    """What the page reports, and how many connections the server has then."""
+    count = len(find_reports(site))
+
+    def find() -> dict[str, Any] | None:
+        reports = find_reports(site)
+        return reports[count] if len(reports) > count else None
+
+    key = load_pem_x509_certificate(site.root.with_name("localhost.pem").read_bytes()).public_key()
+    digest = sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+    # Where it is told to ignore all errors of certificates, it ignores what comes over such a connection, too.
+    trust = f"--ignore-certificate-errors-spki-list={b64encode(digest).decode()}"
+    with browsing(site.url + target, folder, trust):
+        control = UnixConnection(site.root.parent / "control")
+        report = site.server.until(find, f"the report of {target}", STARTING)
+        report["connections"] = json.loads(get(control, "/status")[1])["connections"]
+        return report
+
+
+def find_reports(site: Site) -> list[dict[str, Any]]:
+    return [json.loads(record["report"]) for record in site.server.records if record["message"] == "reported"]
+
+
+def test_a_page_of_a_hundred_resources_takes_one_connection(site: Site, tmp_path: Path) -> None:
+    report = load(site, "/", tmp_path)
+    assert report["navigation"]["protocol"] == "h2"
+    resources = {entry["name"]: entry for entry in report["resources"] if entry["name"].startswith("/resource/")}
+    assert Counter((entry["protocol"], entry["status"]) for entry in resources.values()) == {("h2", 200): page.COUNT}
+    assert report["connections"] == 1
+
+    # None has waited for the slow one.
+    slow = resources.pop(f"/resource/{page.SLOW}.svg")
+    assert slow["end"] - slow["start"] > 1000 * page.SLOW_SECONDS
+    assert max(entry["end"] for entry in resources.values()) < slow["end"]
+
+    digest = sha256(b"\7" * page.UPLOAD).hexdigest()
+    assert report["upload"] == {"count": page.UPLOAD, "sha256": digest}
+
+    # It has cancelled one stream; the connection went on, or there would be no report.
+    assert report["given_up"] == "AbortError"
+    endless = site.server.record(http_target="/endless")
+    assert endless["outcome"] == "client_gone"
+    assert not report["pushes"]
+    print(f"{page.COUNT} resources in {max(entry['end'] for entry in resources.values()):.0f} ms")
+
+
+def test_an_early_hint_is_followed_before_the_page_comes(site: Site, tmp_path: Path) -> None:
+    def find_ends(target: str) -> list[str]:
+        return [record["timestamp"] for record in site.server.records if record.get("http_target") == target]
+
+    before = len(find_ends("/resource/1.css"))
+    navigation = load(site, "/?hinted", tmp_path)["navigation"]
+    assert 0 < navigation["interim"] < navigation["end"] - 500 * page.SLOW_SECONDS
+    site.server.access("/?hinted")  # access records come in the order in which answers end, and a little later
+    assert find_ends("/resource/1.css")[before] < find_ends("/?hinted")[0]
