@@ -147,10 +147,11 @@ async def download(scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 async def repeat(scope: Scope, _receive: Receive, send: Send) -> None:
-    """The same MiB as often as it is asked for: whatever the server holds, the application holds nothing."""
+    """The same 64 KiB again and again: whatever is held, the application does not hold it."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    for _ in range(int(number(scope, "blocks"))):
-        await send({"type": "http.response.body", "body": _SEED, "more_body": True})
+    piece = _SEED[: BLOCK // 16]
+    for _ in range(16 * int(number(scope, "blocks"))):
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body"})
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 from appserver.asgi.types import Receive, Scope, Send
 
 LOG: Final = logging.getLogger("shop")
-
+CONNECTIONS: Final[set[tuple[str, int]]] = set()
+"""Those that the page and its resources were asked for on, by their other ends."""
 COUNT: Final = 100
 SLOW: Final = 0
 """The resource that takes `SLOW_SECONDS`."""
@@ -106,6 +107,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     path = scope["path"]
+    CONNECTIONS.add(tuple(scope["client"]))
     if path == "/":
         if scope["query_string"] == b"hinted":
             await send({"type": "http.response.early_hint", "links": [b"</resource/1.css>; rel=preload; as=style"]})
@@ -124,7 +126,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await stream(send)
     elif path == "/report":
         report: dict[str, Any] = json.loads(await read(receive))
-        told = {"pushes": "http.response.push" in scope["extensions"], "client": scope["client"]}
+        told = {"pushes": "http.response.push" in scope["extensions"], "connections": len(CONNECTIONS)}
+        CONNECTIONS.clear()
         LOG.info("reported", extra={"report": json.dumps(report | told)})
         await answer(send, b"", "text/plain")
     else:

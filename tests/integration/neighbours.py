@@ -18,7 +18,7 @@ MEMORY: Final = 8 * MIB
 """By which the server may be larger at its worst than it is at its worst in quiet."""
 
 ROUNDS: Final = 3
-ROUNDS_MAX: Final = 9
+ROUNDS_MAX: Final = 15
 ROUND: Final = 0.5
 """Seconds."""
 CLIENTS: Final = 16

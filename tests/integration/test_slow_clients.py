@@ -6,7 +6,6 @@ pytest -rP shows the figures.
 import socket
 import ssl
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -77,10 +76,14 @@ def connecting(site: Site) -> Iterator[list[socket.socket]]:
 
 
 @contextmanager
-def compared(site: Site, folder: Path, what: str, *messages: str) -> Iterator[Neighbours]:
-    """Others ask before the block, and in it as it says; at its end the server has said this of the connections.
+def compared(site: Site, folder: Path, what: str, message: str = "") -> Iterator[Neighbours]:
+    """Others ask before the block, and in it as it says; at its end the server has said this of each connection.
 
-    Each of the messages is of as many of them; without one, nothing is said.
+    Args:
+        site: What is asked.
+        folder: For files.
+        what: The client that is slow, in words.
+        message: What the records begin with; without one there are none.
     """
     neighbours = Neighbours(site, folder)
     for _ in range(ROUNDS):
@@ -90,10 +93,12 @@ def compared(site: Site, folder: Path, what: str, *messages: str) -> Iterator[Ne
 
     def find() -> list[str] | None:
         found = [record["message"] for record in remarks(site.server)[said:]]
-        return found if len(found) >= (HELD if messages else 0) else None
+        return found if len(found) >= (HELD if message else 0) else None
 
-    assert Counter(site.server.until(find, f"{HELD} lines")) == {text: HELD // len(messages) for text in messages}
-    neighbours.check(f"{what}: {HELD} connections, {' and '.join(map(repr, messages)) or 'no line'}")
+    found = site.server.until(find, f"{HELD} lines")
+    assert len(found) == (HELD if message else 0)
+    assert all(text.startswith(message) for text in found), found
+    neighbours.check(f"{what}: {HELD} connections, {repr(message) if message else 'no line'}")
 
 
 def greet(sock: socket.socket, site: Site, window: int, *pieces: bytes) -> Client:
@@ -176,9 +181,8 @@ def trickle(site: Site, neighbours: Neighbours, sockets: list[socket.socket], be
 
 
 def test_a_handshake_that_stalls_is_given_up(secure: Site, tmp_path: Path) -> None:
-    message = "A TLS handshake failed: it took too long"
-    begun = "A TLS handshake failed: SSL handshake is taking longer than 2.0 seconds: aborting the connection"
-    with compared(secure, tmp_path, "stalled handshake", message, begun) as neighbours, connecting(secure) as sockets:
+    message = "A TLS handshake failed: "
+    with compared(secure, tmp_path, "stalled handshake", message) as neighbours, connecting(secure) as sockets:
         for number, sock in enumerate(sockets):
             sock.sendall(CLIENT_HELLO[: number % 2 * 100])  # half of them say nothing at all
         for _ in range(ROUNDS):

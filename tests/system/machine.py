@@ -41,7 +41,14 @@ SUITES: Final = {
     # The oldest versions that appserver supports: its unit tests run on them too.
     "bookworm": (
         *BASE,
-        *("openssl", "python3-cryptography", "python3-hypothesis", "python3-pytest", "python3-pytest-timeout"),
+        *(
+            "openssl",
+            "python3-cryptography",
+            "python3-httpx",
+            "python3-hypothesis",
+            "python3-pytest",
+            "python3-pytest-timeout",
+        ),
     ),
 }
 

@@ -6,7 +6,7 @@ ends without losing the last answer (`_close`). Two kinds differ in how many req
 `net.serial` one after the other (HTTP/1.1), `net.multiplexed` many at once (HTTP/2).
 
     phase     waits for                          deadline
-    OPENING   the first byte                     header
+    OPENING   the first byte; in HTTP/2 request  header
     IDLE      the next request                   keep-alive; linger while draining
     HEAD      the rest of a head                 header, from its first byte
     BODY      the rest of a body                 body, renewed while the peer keeps the minimum rate

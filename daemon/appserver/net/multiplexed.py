@@ -108,11 +108,13 @@ class MultiplexedConnection(Connection):
     # Events
 
     def _handle(self, events: list[Event]) -> None:
+        # What is given up in the read that brings it is never begun: most of what a rapid reset costs.
+        given_up = {event.stream for event in events if type(event) is Reset}
         for event in events:
-            if type(event) is Head:
-                self._begin(event)
-            else:
+            if type(event) is not Head:
                 self._dispatch(event)
+            elif event.stream not in given_up:
+                self._begin(event)
         self._schedule()
 
     def _dispatch(self, event: Event) -> None:

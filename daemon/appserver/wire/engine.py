@@ -172,7 +172,7 @@ class Engine(Protocol):
         ...
 
     def waiting(self) -> dict[int, int]:
-        """The streams that have something `queued()`: bytes of each body that have left so far."""
+        """The streams that have something `queued()`, with the bytes of each body that have left so far."""
         ...
 
     def push(self, stream: int, path: bytes, headers: Headers) -> Head | None:

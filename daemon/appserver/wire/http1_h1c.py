@@ -27,7 +27,8 @@ class H1cEngine(ReferringEngine):
 
     def read_head(self, head: bytes) -> Request:
         """See `Http1Engine`."""
-        if len(head) <= self._plain_length:
+        size = len(head)
+        if size <= self._plain_length:
             try:
                 request = parse_request_fast(head, 0, _UNLIMITED, _UNLIMITED, _UNLIMITED, True)
             except Exception:  # noqa: BLE001 - it has two classes named ParseError, and more; h11 judges what is wrong
@@ -35,9 +36,9 @@ class H1cEngine(ReferringEngine):
             method, target, headers = request.method, request.path, request.asgi_headers
             try:
                 if (
-                    # It takes a bare LF for a line end too, and two of them for the head's end, but a CR nowhere else: so
-                    # the CRs count the CRLFs, as long as it has seen all of them.
-                    request.consumed == len(head)
+                    # It takes a bare LF for a line end too, and two of them for the head's end, but a CR nowhere else:
+                    # so the CRs count the CRLFs, as long as it has seen all of them.
+                    request.consumed == size
                     and head.count(b"\r") == len(headers) + 2
                     and len(headers) <= self._limits.fields
                     # It takes several spaces for one.

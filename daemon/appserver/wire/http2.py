@@ -43,6 +43,7 @@ STREAM_WINDOW: Final = 256 * 1024
 CONNECTION_WINDOW: Final = 1024 * 1024
 """The same for all streams of a connection: what uploads to an application that does not read can hold."""
 
+_LENGTH_REASON: Final = "a body that is not as long as its Content-Length says"
 LEAVE_PING: Final = b"leaving\0"
 
 _DROPPED: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
@@ -96,6 +97,7 @@ class Http2Engine(FrameGate):
         "_limits",
         "_mute",
         "_peer_left",
+        "_pieces",
         "_streams",
         "closing",
         "state",
@@ -113,6 +115,7 @@ class Http2Engine(FrameGate):
         self._streams: dict[int, Stream] = {}
         self._late: list[Event] = []  # found while writing; told by the next receive()
         self._mute: list[int] = []  # answered before their request had ended
+        self._pieces = 0  # of bodies, that were given since something was last written
         self._begun = self._peer_left = self._eof = False
         self.state = OPEN
         self.closing = False
@@ -235,7 +238,9 @@ class Http2Engine(FrameGate):
             self.write_reset(number, REFUSED_STREAM)
             return
         limit = self._limits.streams
-        if len(self._streams) >= limit and sum(begun & 1 for begun in self._streams) >= limit:  # those of the peer's
+        if len(self._streams) >= limit and self._count() >= limit:
+            self.write_out()  # a library tells that a stream is over when it writes its end
+        if len(self._streams) >= limit and self._count() >= limit:
             self.reject(number, REFUSED_STREAM, f"more than {limit} streams at once", events)
             return
         try:
@@ -250,6 +255,10 @@ class Http2Engine(FrameGate):
         self._streams[number] = Stream(not end, method == "HEAD", expects, length)
         # Head(…) would go through a function in Python: 0.1 us more.
         events.append(tuple.__new__(Head, (number, method, target, headers, version, end, expects)))
+
+    def _count(self) -> int:
+        """Streams that the peer has begun."""
+        return sum(number & 1 for number in self._streams)
 
     def adopt(self, head: Head) -> Head:
         """Take the request of an upgraded connection for stream 1; it has been checked as HTTP/1.1."""
@@ -282,7 +291,7 @@ class Http2Engine(FrameGate):
         if end:
             stream.open = False
         if 0 <= stream.length < stream.received or (end and stream.received < stream.length):
-            self.reject(number, PROTOCOL_ERROR, "a body that is not as long as its Content-Length says", events)
+            self.reject(number, PROTOCOL_ERROR, _LENGTH_REASON, events)
         elif data or end:
             events.append(Body(number, data, end))
 
@@ -292,24 +301,22 @@ class Http2Engine(FrameGate):
         if stream is None:
             return
         stream.open = False
+        told: list[Event] = [] if stream.muted else events  # one that was refused has had its record
         code = self.doomed.pop(number, None) if self.doomed else None
         if code is not None:
-            self.reject(number, code, "trailers that do not end the request", events)
-            return
-        if stream.muted:
-            return
-        if stream.received < stream.length:
-            self.reject(number, PROTOCOL_ERROR, "a body that is not as long as its Content-Length says", events)
+            self.reject(number, code, "trailers that do not end the request", told)
             return
         try:
+            if not stream.muted and stream.received < stream.length:
+                raise Malformed(_LENGTH_REASON)  # noqa: TRY301
             check_trailers(fields, self._limits)
         except Malformed as malformed:
-            self.reject(number, PROTOCOL_ERROR, f"malformed trailers: {malformed.reason}", events)
+            self.reject(number, PROTOCOL_ERROR, f"malformed trailers: {malformed.reason}", told)
         except Refusal as refusal:
             stream.muted = True
-            events.append(Refused(number, refusal.status, refusal.reason))
+            told.append(Refused(number, refusal.status, refusal.reason))
         else:
-            events.append(Body(number, b"", True))
+            told.append(Body(number, b"", True))
 
     def peer_reset(self, number: int, code: int, events: list[Event]) -> None:
         """The peer has given up a stream."""
@@ -337,7 +344,8 @@ class Http2Engine(FrameGate):
         if code and (stream is None or not stream.ended or stream.open):
             self.forget(number)
             self.budget.spend(RESET_COST, RST_STREAM)
-            self._late.append(Refused(number, 0, "a malformed message, or one against the stream's state"))
+            if stream is None or not stream.muted:  # one that was refused has had its record
+                self._late.append(Refused(number, 0, "a malformed message, or one against the stream's state"))
         if stream is not None:
             self._return_credit(number, stream)
 
@@ -410,6 +418,7 @@ class Http2Engine(FrameGate):
             self.write_head(stream, fields, False)
             if body:
                 self.write_body(stream, body, end)
+                self._pieces += 1
                 found.given = len(body)
                 if end:
                     self._ended(stream, found)
@@ -424,6 +433,7 @@ class Http2Engine(FrameGate):
         found.given += len(data)
         if data or end:
             self.write_body(stream, data, end)
+            self._pieces += 1
         if end:
             self._ended(stream, found)
 
@@ -492,7 +502,8 @@ class Http2Engine(FrameGate):
             data += self.own + self.drive()
             self.own = b""
         if data:
-            self.budget.earn(len(data))
+            self.budget.earn(len(data), self._pieces)
+            self._pieces = 0
         elif self._peer_left or self.state is LEAVING:
             if self._eof:
                 self._abandon()

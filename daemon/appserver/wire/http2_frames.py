@@ -63,7 +63,8 @@ ERRORS: Final = (
 LAST_STREAM: Final = (1 << 31) - 1
 
 BUDGET: Final = 1000
-"""What a peer may spend at once on frames that bring nothing. A browser spends about ten for a page."""
+"""What a peer may spend at once on frames that bring nothing, and as much again after a rest. A browser spends about
+ten for a page."""
 
 BUDGET_RATE: Final = 100
 """What comes back in a second."""
@@ -71,11 +72,19 @@ BUDGET_RATE: Final = 100
 RESET_COST: Final = 5
 """Of a stream begun in vain, whoever ended it (CVE-2023-44487, CVE-2025-8671): 200 at once, then 20 a second."""
 
+HASTE_COST: Final = 15
+"""Of a stream that is given up in the same read that brings it, besides: 50 of them at once. Who goes to another page
+gives up what was asked for before, and a flood what it asks for."""
+
 CONTINUATIONS_LIMIT: Final = 16
 """CONTINUATION frames of one header block. Limits on its size do not count the empty ones."""
 
 EARNED_SHIFT: Final = 6
 """Each 64 bytes written earn the peer 1 back: a download needs WINDOW_UPDATEs, and no flood earns what it costs."""
+
+EARNED_BY_PIECE: Final = 2
+"""Of a body, however short: HAProxy gives each one back at once, to the stream and to the connection. Without this a
+thousand of its requests for 24 bytes were a flood."""
 
 COST: Final = {PRIORITY: 1, RST_STREAM: RESET_COST, SETTINGS: 2, PING: 1, GOAWAY: 1, WINDOW_UPDATE: 1}
 """Of a frame of each kind, if it is not 1."""
@@ -128,9 +137,9 @@ class Budget:
         if self._left < 0:
             raise Violation(ENHANCE_YOUR_CALM, f"a flood of {_NAMES.get(kind, 'extension')} frames")
 
-    def earn(self, written: int) -> None:
-        """So many bytes were written to the peer."""
-        self._left = min(BUDGET, self._left + (written >> EARNED_SHIFT))
+    def earn(self, written: int, pieces: int = 0) -> None:
+        """So many bytes were written to the peer, and so many pieces of bodies."""
+        self._left = min(BUDGET, self._left + (written >> EARNED_SHIFT) + EARNED_BY_PIECE * pieces)
 
 
 def goaway(last: int, code: int) -> bytes:

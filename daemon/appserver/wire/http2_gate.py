@@ -28,6 +28,7 @@ from appserver.wire.http2_frames import (
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     GOAWAY,
+    HASTE_COST,
     HEADER_SIZE,
     HEADERS,
     LAST_STREAM,
@@ -55,7 +56,7 @@ MAX_FRAME_SIZE: Final = 16 * 1024
 
 _PAST: Final = 256  # streams reset by us, and gaps in their numbers, that are remembered: the latest
 _PLAIN: Final = END_HEADERS | PADDED | PRIORITISED
-_DECISIVE: Final = frozenset({DATA, HEADERS, CONTINUATION, WINDOW_UPDATE})
+_DECISIVE: Final = frozenset({DATA, HEADERS, CONTINUATION, RST_STREAM, WINDOW_UPDATE})
 
 
 class FrameGate(ABC):
@@ -74,10 +75,11 @@ class FrameGate(ABC):
     __slots__ = (
         "_acknowledged",
         "_continued",
+        "_fragments",
         "_gaps",
-        "_pieces",
         "_reset",
         "_rest",
+        "_seen",
         "_settled",
         "_told",
         "block",
@@ -98,9 +100,10 @@ class FrameGate(ABC):
         self._settled = False  # the client's SETTINGS have come
         self._acknowledged = False  # and its answer to ours
         self._continued = 0
+        self._seen = 0  # the last stream that was begun before the present read
         self._reset: deque[int] = deque(maxlen=_PAST)
         self._told: deque[int] = deque(maxlen=_PAST)  # streams that are over, whose peer has been told so
-        self._pieces: list[bytes] = []  # of a header block that is not whole
+        self._fragments: list[bytes] = []  # of a header block that is not whole
         self._gaps: deque[tuple[int, int]] = deque(maxlen=_PAST)
         self.block = 0
         self.doomed: dict[int, int] = {}
@@ -144,12 +147,18 @@ class FrameGate(ABC):
         """Whether we have reset it."""
         return stream in self._reset
 
+    def _was_reset(self, stream: int) -> bool:
+        if stream not in self._reset:
+            self.write_out()  # a library that resets a stream of its own accord tells when it writes that
+        return stream in self._reset
+
     def sift(self, data: bytes, events: list[Event]) -> None:
         """Take bytes from the peer, and pass on what is whole and good.
 
         Raises:
             Violation: The peer breaks the protocol, or floods.
         """
+        self._seen = self.last
         received = self._rest + data if self._rest else data
         self._rest = b""
         start = at = 0
@@ -230,12 +239,12 @@ class FrameGate(ABC):
             self._continued += 1
             if self._continued > CONTINUATIONS_LIMIT:
                 raise Violation(ENHANCE_YOUR_CALM, f"more than {CONTINUATIONS_LIMIT} CONTINUATION frames")
-            self._pieces.append(received[at:end])
+            self._fragments.append(received[at:end])
             if not flags & END_HEADERS:
                 return b""
             self.block = 0
-            whole = b"".join(self._pieces)
-            self._pieces.clear()
+            whole = b"".join(self._fragments)
+            self._fragments.clear()
             return whole
         if kind == DATA:
             return self._check_data(flags, stream, received, at, length, events)
@@ -251,6 +260,8 @@ class FrameGate(ABC):
                 raise Violation(FRAME_SIZE_ERROR, "an RST_STREAM that is not 4 bytes long")
             if stream > (self.last if stream & 1 else self.promised) or not stream:
                 raise Violation(PROTOCOL_ERROR, "RST_STREAM on a stream that was not begun")
+            if stream > self._seen and stream & 1:
+                self.budget.spend(HASTE_COST, kind)
             return None
         if kind in (CONTINUATION, PUSH_PROMISE):
             raise Violation(PROTOCOL_ERROR, "a frame that a client does not send here")
@@ -303,7 +314,7 @@ class FrameGate(ABC):
             raise Violation(PROTOCOL_ERROR, "DATA on a stream that was not begun")
         if is_open is not None:
             self.reject(stream, STREAM_CLOSED, "DATA behind the end of the request", events)
-        elif stream in self._reset or stream in self._told:
+        elif self._was_reset(stream) or stream in self._told:
             self.budget.spend(1, DATA)
         else:
             self.budget.spend(RESET_COST, DATA)
@@ -343,13 +354,13 @@ class FrameGate(ABC):
             self.last = stream
         elif any(low < stream < high for low, high in self._gaps):
             raise Violation(PROTOCOL_ERROR, "HEADERS on a stream below the last one (section 5.1.1)")
-        elif stream not in self._reset:
+        elif not self._was_reset(stream):
             raise Violation(STREAM_CLOSED, "HEADERS on a stream that is closed")
         if flags & END_HEADERS:
             return instead
         # One library decodes a block as it comes, the other once it is whole: so it comes whole.
         self.block, self._continued = stream, 0
-        self._pieces.append(instead or received[at:end])
+        self._fragments.append(instead or received[at:end])
         return b""
 
     def _check_credit(self, stream: int, received: bytes, at: int, length: int, events: list[Event]) -> bytes | None:

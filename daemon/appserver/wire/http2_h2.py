@@ -166,7 +166,7 @@ class H2Engine(Http2Engine):
         try:
             told = library.receive_data(frame)
         except ProtocolError as error:
-            in_block = isinstance(error.__cause__, _IN_BLOCK) and not isinstance(error, DenialOfServiceError)
+            in_block = isinstance(error.__context__, _IN_BLOCK) and not isinstance(error, DenialOfServiceError)
             code = COMPRESSION_ERROR if in_block else int(error.error_code)
             raise Violation(code, _explain(error)) from error
         except (HPACKError, HyperframeError, ValueError) as error:
@@ -260,15 +260,19 @@ class H2Engine(Http2Engine):
     def drive(self) -> bytes:
         """See `Http2Engine`."""
         written, self._extra = self._extra, b""
-        room = TAKE_SIZE
-        for number in list(self._queues):
-            queue = self._queues[number]
-            # A frame a turn; then the others are ahead of it.
-            room -= self._send_frame(number, queue, room)
-            if number in self._queues:
-                self._queues[number] = self._queues.pop(number)
-            if room <= 0:
+        room = left = TAKE_SIZE
+        while left > 0:
+            for number in list(self._queues):
+                queue = self._queues[number]
+                # A frame a turn; then the others are ahead of it.
+                left -= self._send_frame(number, queue, left)
+                if number in self._queues:
+                    self._queues[number] = self._queues.pop(number)
+                if left <= 0:
+                    break
+            if left == room:
                 break
+            room = left
         return written if self._broken else written + self._library.data_to_send()
 
     def _send_frame(self, number: int, queue: _Queue, room: int) -> int:

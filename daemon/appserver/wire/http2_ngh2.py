@@ -19,6 +19,7 @@ from ngh2 import (
     DenialOfServiceError,
     NGH2Error,
     PingAcknowledged,
+    Priority,
     RequestReceived,
     Role,
     SettingsReceived,
@@ -56,6 +57,9 @@ _NO_RFC7540_PRIORITIES: Final = 0x9
 
 # What the library is told in the place of our limit: over that it would end the connection, and not the stream.
 _ANY_STREAMS: Final = 0x7FFFFFF0
+
+_NO_SIGNAL: Final = Priority()
+_SHARED: Final = Priority(incremental=True)
 
 # Beyond our own limits, which are answered with 431, the library's end the connection.
 _SPARE: Final = 4
@@ -188,7 +192,12 @@ class Ngh2Engine(Http2Engine):
 
     def write_body(self, stream: int, data: bytes, end: bool) -> None:
         """See `Http2Engine`."""
-        self._library.send_data(stream, data, end_stream=end)
+        library = self._library
+        library.send_data(stream, data, end_stream=end)
+        # Without a signal from the client the library sends one stream after the other (RFC 9218 section 10), and an
+        # answer without end would keep all others waiting.
+        if (not end or len(data) > MAX_FRAME_SIZE) and library.get_stream_priority(stream) == _NO_SIGNAL:
+            library.set_stream_priority(stream, _SHARED)
 
     def write_interim(self, stream: int, fields: Headers) -> None:
         """See `Http2Engine`."""

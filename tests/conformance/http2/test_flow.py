@@ -125,7 +125,7 @@ def test_one_byte_at_a_time(client: Client) -> None:
 def test_trailers_wait_for_the_content(client: Client) -> None:
     """6.9.1, 8.1: they are not flow-controlled, but come last."""
     client.set({Setting.INITIAL_WINDOW_SIZE: 0})
-    stream = client.ask(b"/trailers")
+    stream = client.ask(b"/trailers", (b"te", b"trailers"))
     assert sent(client, stream) == 0
     client.grant(stream, 100)
     answer = client.expect_answer(stream, body=b"body")

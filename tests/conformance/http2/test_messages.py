@@ -208,7 +208,7 @@ def test_no_application_sees_the_end_of_a_body_that_does_not_fit(local: Client) 
 
 def test_trailers_of_a_response(client: Client) -> None:
     """8.1: HEADERS with END_STREAM behind the content."""
-    answer = client.expect_answer(client.ask(b"/trailers"), body=b"body")
+    answer = client.expect_answer(client.ask(b"/trailers", (b"te", b"trailers")), body=b"body")
     assert answer.trailers == [(b"x-sum", b"4")]
 
 
