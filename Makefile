@@ -1,5 +1,5 @@
 # The commands of the project. On a fresh Debian machine each installs what it needs: see tools/setup.
-.PHONY: serve test lint unit bench deb clean
+.PHONY: serve test test-all lint unit bench deb clean
 .DEFAULT_GOAL := serve
 BIN := .venv/bin
 
@@ -8,6 +8,9 @@ serve: .venv/serve  ## the example application on http://127.0.0.1:8000
 
 test: .venv/test  ## every check; CI runs this and nothing else
 	tools/check
+
+test-all: .venv/test  ## the same, with the bounds on times that want a quiet machine
+	TIMED=1 tools/check
 
 lint: .venv/test
 	tools/check lint

@@ -3,8 +3,12 @@
 The others keep the server busy as in the benchmark: 16 connections of h2load with 16 streams each. Their p99 is taken
 in short rounds, some of them quiet and some during the misuse, and the medians are compared. On a busy machine a few
 rounds may say little: where they are too far apart more are taken, up to `ROUNDS_MAX`.
+
+A bound on times fails with the mood of the machine, so it holds only where TIMED is set: `make test-all`. Otherwise one
+round is taken, and its figures are printed.
 """
 
+import os
 import subprocess
 from pathlib import Path
 from statistics import median
@@ -17,7 +21,8 @@ MIB: Final = 1024 * 1024
 MEMORY: Final = 8 * MIB
 """By which the server may be larger at its worst than it is at its worst in quiet."""
 
-ROUNDS: Final = 3
+TIMED: Final = bool(os.environ.get("TIMED"))
+ROUNDS: Final = 3 if TIMED else 1
 ROUNDS_MAX: Final = 15
 ROUND: Final = 0.5
 """Seconds."""
@@ -63,7 +68,7 @@ class Neighbours:
     def settled(self) -> bool:
         """There is no need for more rounds."""
         count = min(len(self.quiet), len(self.loud))
-        return count >= ROUNDS and (self.served or count >= ROUNDS_MAX)
+        return count >= ROUNDS and (not TIMED or self.served or count >= ROUNDS_MAX)
 
     @property
     def served(self) -> bool:
@@ -77,4 +82,4 @@ class Neighbours:
         others = f"others' p99 {loud * 1e3:.2f} ms, in quiet {quiet * 1e3:.2f} ms"
         print(f"{what} ({self._site.way}): {others}; memory +{growth / MIB:.1f} MiB")
         assert growth < MEMORY
-        assert self.served
+        assert self.served or not TIMED

@@ -229,9 +229,7 @@ class Connection(BufferedProtocol):
             return
         self.phase = CLOSING
         if self._engine.abrupt:
-            # Without framing only a reset tells the peer that the body is not whole (RFC 9112 section 8).
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-            transport.abort()
+            self._cut(transport)  # without framing only a reset tells that the body is not whole (RFC 9112 section 8)
         elif self._eof or not transport.can_write_eof():
             self._close_transport()
         else:
@@ -239,6 +237,12 @@ class Connection(BufferedProtocol):
             self.deadline = monotonic() + self._endpoint.timeouts.linger
             with suppress(OSError):  # the peer has reset the connection: that is told in connection_lost()
                 transport.write_eof()
+
+    def _cut(self, transport: Transport) -> None:
+        """End at once, by a reset: the kernel throws away what it still holds for the peer."""
+        with suppress(OSError):
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        transport.abort()
 
     def _close_transport(self) -> None:
         """Close once what is written has left; the peer has its time to take that, and no more."""
@@ -274,7 +278,7 @@ class Connection(BufferedProtocol):
             return
         if self._out.is_too_slow(now):
             self._log("Cut a connection: the client reads too slowly", "deadline", bytes_unread=self._out.waiting)
-            transport.abort()
+            self._cut(transport)
         elif now <= self.deadline:
             return
         elif self.phase is CLOSING:

@@ -56,6 +56,7 @@ class Outflow:
         "_closing",
         "_final",
         "_held",
+        "_left",
         "_loop",
         "_mark",
         "_timeouts",
@@ -70,7 +71,9 @@ class Outflow:
         self._loop, self._timeouts = loop, timeouts
         self._transport: Transport | None = None
         self._waiters: set[Future[None]] = set()
-        self._burst = self._written = self._mark = 0
+        self._burst = self._written = 0
+        # When the peer's time began to run: bytes that had left the process, and those that the peer had taken.
+        self._left = self._mark = 0
         self._final = self._closing = False
         self._held: deque[memoryview] | None = None  # what a TLS transport is not given yet; None without TLS
         self.paused = False
@@ -176,7 +179,7 @@ class Outflow:
         self._written += sent
         self._burst += sent
         # As with resume(): a peer that has taken what the buffer may hold has earned itself a new deadline.
-        if sent == count or self._written - self._mark >= HIGH_WATER:
+        if sent == count or self._written - self._left >= HIGH_WATER:
             self.deadline = inf
         return sent
 
@@ -261,7 +264,7 @@ class Outflow:
         """Whether the peer has missed its deadline; one that has kept the minimum rate gets another."""
         if now <= self.deadline or self._transport is None:
             return False
-        taken = self._written - self.waiting - self._mark
+        taken = self._written - self.waiting - self._unsent - self._mark
         if taken < self._timeouts.min_rate * self._timeouts.write:
             return True
         self._watch()
@@ -277,16 +280,25 @@ class Outflow:
 
     @property
     def delivered(self) -> bool:
-        """Nothing is left to write. What a TLS transport holds it does not tell; the socket does (tcp(7), SIOCOUTQ)."""
-        if self._transport is None or self._held is None:
-            return not self.waiting
+        """Nothing is left to write; of what a TLS transport holds only the socket tells."""
+        return not self.waiting and (self._held is None or not self._unsent)
+
+    @property
+    def _unsent(self) -> int:
+        """Bytes that the kernel holds (tcp(7), SIOCOUTQ).
+
+        It may be megabytes, and room for more comes in large steps: without these a peer that reads 20 KB a second
+        seems to take nothing for half a minute.
+        """
         unsent = array("i", [0])
-        with suppress(OSError):  # it is closed already
-            ioctl(self._transport.get_extra_info("socket").fileno(), TIOCOUTQ, unsent)
-        return not (self.waiting or unsent[0])
+        if self._transport is not None:
+            with suppress(OSError):  # it is closed already
+                ioctl(self._transport.get_extra_info("socket").fileno(), TIOCOUTQ, unsent)
+        return unsent[0]
 
     def _watch(self) -> None:
-        self._mark = self._written - self.waiting
+        self._left = self._written - self.waiting
+        self._mark = self._left - self._unsent
         self.deadline = monotonic() + self._timeouts.write
 
     def _wake(self) -> None:

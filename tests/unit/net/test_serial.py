@@ -2,6 +2,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -882,6 +883,34 @@ def test_an_application_has_no_deadline(run: Play) -> None:
         await serving.quiet()
         assert len(serving.endpoint.connections) == 1
         await serving.end()
+
+    run(scene)
+
+
+def test_what_the_kernel_holds_counts_as_not_taken(run: Play) -> None:
+    # It may hold megabytes, and room for more comes in large steps: a client far above the minimum rate seems to take
+    # nothing for a while, if only the transport's own buffer is looked at.
+    async def scene() -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            with suppress(OSError):
+                while True:
+                    await send(more(b"x" * READ_SIZE))
+
+        serving = Serving(application)
+        client = await serving.connect(tcp=True)
+        await client.send(GET)
+        await serving.until(lambda: bool(serving.endpoint.connections) and serving.connection._out.paused)
+        waiting = serving.connection._out.waiting
+        for _ in range(16):
+            await client.read(4096)  # 64 KiB, of the 20,000 bytes that the minimum rate asks for
+        await asyncio.sleep(0.05)
+        assert serving.connection._out.waiting == waiting
+        serving.later(41)
+        await asyncio.sleep(0.05)
+        assert serving.records.of("deadline") == []
+        serving.connection.abort()
+        await serving.over()
 
     run(scene)
 
