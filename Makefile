@@ -9,8 +9,8 @@ serve: .venv/serve  ## the example application on http://127.0.0.1:8000
 test: .venv/test  ## every check; CI runs this and nothing else
 	tools/check
 
-test-all: .venv/test  ## the same, with the bounds on times that want a quiet machine
-	TIMED=1 tools/check
+test-all: .venv/test  ## the same in all combinations, with the bounds on times that want a quiet machine
+	FULL=1 tools/check
 
 lint: .venv/test
 	tools/check lint

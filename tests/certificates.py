@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 _DAYS: Final = 180
-"""So long all certificates have been good already."""
+"""So long certificates have been good already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Issuer:
             **dict.fromkeys((*uses, "encipher_only", "decipher_only"), False), key_cert_sign=True, crl_sign=True
         )
         self._certificate = self._sign(
-            self._name, self._key, 3650, x509.BasicConstraints(ca=True, path_length=None), signing
+            self._name, self._key, 3650, -_DAYS, x509.BasicConstraints(ca=True, path_length=None), signing
         )
 
     def _sign(
@@ -54,6 +54,7 @@ class Issuer:
         subject: x509.Name,
         key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
         days: float,
+        begins_in: float,
         *extensions: x509.ExtensionType,
     ) -> bytes:
         now = datetime.now(UTC)
@@ -63,7 +64,7 @@ class Issuer:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=_DAYS))
+            .not_valid_before(now + timedelta(days=begins_in))
             .not_valid_after(now + timedelta(days=days))
             # Without these, and the authority's KeyUsage, Python 3.13 does not verify it (VERIFY_X509_STRICT).
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -79,6 +80,7 @@ class Issuer:
         *names: str,
         key: Path | None = None,
         days: float = 90,
+        begins_in: float = -_DAYS,
         password: str | None = None,
         with_rsa: bool = False,
         common_name: str = "",
@@ -90,6 +92,7 @@ class Issuer:
             names: What it is good for: DNS names and IP addresses.
             key: Another file for the key; the same one for both is fine.
             days: How long it is good.
+            begins_in: In how many days that begins.
             password: Encrypts the key.
             with_rsa: Make a key for RSA, not ECDSA.
             common_name: Of the subject; the first name if none is given.
@@ -99,6 +102,7 @@ class Issuer:
             _name(common_name or names[0]),
             private,
             days,
+            begins_in,
             x509.SubjectAlternativeName([_general_name(name) for name in names]),
         )
         secret = private.private_bytes(

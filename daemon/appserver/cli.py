@@ -45,15 +45,15 @@ def complain(program: str, error: AppserverError) -> Exit:
 
 
 def version_line(program: str) -> str:
-    """Name the program, Python, the event loop, the engines and the way to systemd, with their versions."""
+    """Name the program, its build, Python, the event loop, the engines and the way to systemd, with their versions."""
     # Here, and not for every start: importlib.metadata alone takes a fifth of what Python itself needs to start.
     import platform  # noqa: PLC0415
 
-    from appserver.wire.select import engines, http2_engines  # noqa: PLC0415
+    from appserver.wire.select import build, engines, http2_engines  # noqa: PLC0415
 
     parts = {"Python": platform.python_version(), "uvloop": _installed("uvloop")}
     parts |= {**engines(), **http2_engines(), "systemd-python": _installed("systemd-python")}
-    return f"{program} {__version__} ({', '.join(f'{name} {number}' for name, number in parts.items())})"
+    return f"{program} {__version__} ({build()}, {', '.join(f'{name} {number}' for name, number in parts.items())})"
 
 
 def _installed(distribution: str) -> str:

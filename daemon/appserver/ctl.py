@@ -81,16 +81,19 @@ def check(words: Sequence[str]) -> Exit:
 
     _, given = arguments.read(parser, words)
     loaded = resolve(given, os.environ)
+    settings = loaded.settings.anchored()
     pick(loaded.settings.http)
     said = sum(origin != "default" for origin in loaded.origins.values())
     _report("settings", "ok", f"{said} set, {len(loaded.origins) - said} default")
-    for warning in loaded.warnings:
+    from appserver.process.worker import find_doubts  # noqa: PLC0415 - brings the loop and the log along
+
+    for warning in (*loaded.warnings, *find_doubts(settings, encrypted=settings.encrypted)):
         _report("settings", "warning", warning)
     if loaded.settings.env_file is not None:
         count = len(loaded.variables)
         _report("env file", "ok", f"{loaded.settings.env_file}: {count} variable{'' if count == 1 else 's'} to be set")
     # A list: every check is made, also behind one that failed.
-    passed = [*_check_certificates(loaded.settings), _check_application(loaded), *_check_sockets(loaded.settings)]
+    passed = [*_check_certificates(settings), _check_application(loaded), *_check_sockets(loaded.settings)]
     return Exit.OK if all(passed) else Exit.STARTUP
 
 
@@ -244,11 +247,11 @@ def _check_certificate(files: "Files", settings: Settings, password: bytes | Non
         ("it has expired", facts.ends <= now),
         ("it expires soon", now < facts.ends <= now + SOON_SECONDS),
         (f"it is not good before {show_time(facts.begins)}", now < facts.begins),
-        ("it has no DNS names, and clients look at nothing else", not facts.names),
+        ("it has neither names nor addresses (subjectAltName), and clients look at nothing else", not facts.hosts),
         (f"every user can read the key {files.key} (mode {mode & 0o777:04o})", bool(mode & 0o004)),
     ]
     told = "".join(f"; {flaw}" for flaw, there in flaws if there)
-    names = ", ".join(facts.names) or facts.subject
+    names = ", ".join(facts.hosts) or facts.subject
     text = f"{files.certificate}: {names}, good until {show_time(facts.ends)}{told}"
     _report("certificate", "warning" if told else "ok", text)
     return True

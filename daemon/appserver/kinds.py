@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
@@ -39,6 +40,7 @@ class Kind(Generic[T_co]):
         show: Value to the text that `parse` reads back.
         many: A tuple; each occurrence of the flag adds to it, and a TOML array gives it whole.
         text: A TOML string is taken as well.
+        secret: Errors do not show the value.
     """
 
     parse: Callable[[str], T_co]
@@ -49,6 +51,7 @@ class Kind(Generic[T_co]):
     show: Callable[..., str] = field(default=str)
     many: bool = False
     text: bool = True
+    secret: bool = False
 
     @property
     def switch(self) -> bool:
@@ -222,12 +225,17 @@ def _client_cert(text: str) -> str:
     return word
 
 
+# "The best that both know": ssl.PROTOCOL_TLS_SERVER and PROTOCOL_TLS, the defaults of uvicorn and gunicorn, which does
+# nothing with it.
+_BEST: Final = frozenset({"17", "2", "tls", "tls_server"})
+
+
 def _tls_version(text: str) -> str:
-    word = text.lower().removeprefix("tlsv").removeprefix("tls")
-    if word == "17":  # ssl.PROTOCOL_TLS_SERVER, the default of uvicorn's --ssl-version: "the best there is"
+    if text.lower() in _BEST:
         return "1.2"
+    word = text.lower().removeprefix("tlsv").removeprefix("tls").replace("_", ".")
     if word not in ("1.2", "1.3"):
-        raise UnfitError("expected 1.2 or 1.3, the least version to speak (or uvicorn's 17, which means 1.2)")
+        raise UnfitError("expected 1.2 or 1.3, the least version to speak (17 of uvicorn and 2 of gunicorn mean 1.2)")
     return word
 
 
@@ -244,6 +252,14 @@ def _hsts(text: str) -> str:
     return "; ".join((str(int(DURATION.parse(age))), *dict.fromkeys(known[word.lower()] for word in words)))
 
 
+_CREDENTIAL: Final = "credential:"
+
+
+def anchor(text: str) -> str:
+    """Make a path absolute; `credential:NAME` stays what it is."""
+    return text if text.startswith(_CREDENTIAL) else str(Path(text).absolute())
+
+
 @dataclass(frozen=True, slots=True)
 class Password:
     """A password, or where it stands; shown only where it is a place."""
@@ -254,7 +270,11 @@ class Password:
     @property
     def place(self) -> str | None:
         """Where to read it; None where `text` is the password."""
-        return self.text if self.text.startswith(("credential:", "/", "./", "../")) else None
+        return self.text if self.text.startswith((_CREDENTIAL, "/", "./", "../")) else None
+
+    def anchored(self) -> "Password":
+        """The same with an absolute path, if it is one."""
+        return Password(anchor(self.text)) if self.place is not None else self
 
     def __str__(self) -> str:
         return self.place or "(hidden)"
@@ -315,7 +335,11 @@ CREDENTIALS: Final = Kind(
     _path_list, "expected paths or credential:NAME, with commas between", "PATH", many=True, show=",".join
 )
 PASSWORD: Final = Kind(
-    lambda text: Password(_word(text)), "expected a path, credential:NAME or the password itself", "PATH"
+    lambda text: Password(_word(text)),
+    "expected a path, credential:NAME or the password itself",
+    "PATH",
+    native=(int,),
+    secret=True,
 )
 CLIENT_CERT: Final = Kind(_client_cert, "expected none, optional or required", "none|optional|required", native=(int,))
 TLS_VERSION: Final = Kind(_tls_version, "expected 1.2 or 1.3", "1.2|1.3")

@@ -226,6 +226,14 @@ class Settings:
         help="Serve HTTP/2: by ALPN over TLS, else to clients that begin with its preface",
         reload=False,
     )
+    http2_upgrade: bool = setting(
+        False,
+        kinds.SWITCH,
+        "--http2-upgrade",
+        group="HTTP",
+        help="Let clients go from HTTP/1.1 to HTTP/2 by Upgrade: h2c. Never behind a proxy: it would become a tunnel",
+        reload=False,
+    )
     http2_engine: str = setting(
         "auto",
         kinds.choice("auto", "h2", "ngh2"),
@@ -353,8 +361,8 @@ class Settings:
         "--ssl-keyfile-password",
         "--keyfile-password",
         group="TLS",
-        help="Where the keys' password is: a path that begins with / or ., or credential:NAME. Anything else is the"
-        " password, which ps shows to every user",
+        help="Where the keys' password is: a path that begins with /, ./ or ../, or credential:NAME. Anything else is"
+        " the password itself, which ps shows to every user",
     )
     tls_dir: str | None = setting(
         None,
@@ -467,6 +475,22 @@ class Settings:
     def encrypted(self) -> bool:
         """A certificate is given: listeners speak TLS unless something says otherwise."""
         return bool(self.tls_cert) or self.tls_dir is not None
+
+    def anchored(self) -> "Settings":
+        """The same with absolute paths where files are looked at again later.
+
+        The application may change the working folder. Paths of sockets stay as they are: they are opened once, and 107
+        bytes is all that the kernel takes.
+        """
+        return dataclasses.replace(
+            self,
+            tls_cert=tuple(map(kinds.anchor, self.tls_cert)),
+            tls_key=tuple(map(kinds.anchor, self.tls_key)),
+            tls_key_password=self.tls_key_password and self.tls_key_password.anchored(),
+            tls_dir=self.tls_dir and kinds.anchor(self.tls_dir),
+            tls_ca=self.tls_ca and kinds.anchor(self.tls_ca),
+            acme_dir=self.acme_dir and kinds.anchor(self.acme_dir),
+        )
 
     @property
     def insecure_binds(self) -> tuple[Bind, ...]:

@@ -56,7 +56,8 @@ def pick(row: Row, *sources: Source) -> tuple[Any, str]:
             values.append(read(raw))
         except UnfitError as error:
             expected = error.expected or row.kind.expected
-            raise UsageError(found.place, raw, expected + _hint(found.place, raw), error.nearest) from None
+            shown = None if row.kind.secret else raw
+            raise UsageError(found.place, shown, expected + _hint(found.place, raw), error.nearest) from None
     return row.kind.join(values), found.origin
 
 

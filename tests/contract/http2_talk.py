@@ -18,6 +18,14 @@ _ROUNDS: Final = 1_000
 TEXT: Final[Headers] = [(b"content-type", b"text/plain")]
 
 
+def receive(engine: Http2Engine, data: bytes) -> list[Event]:
+    """What the engine tells of these bytes, in as many turns as it takes."""
+    events = engine.receive(data)
+    while engine.more:
+        events += engine.receive(b"")
+    return events
+
+
 @dataclass(slots=True)
 class Talk:
     """One connection in memory."""
@@ -30,7 +38,7 @@ class Talk:
 
     def hear(self) -> list[Event]:
         """Carry what the client has to say to the engine: what that tells."""
-        events = self.engine.receive(self.peer.take())
+        events = receive(self.engine, self.peer.take())
         self.told += events
         return events
 
@@ -44,7 +52,7 @@ class Talk:
         events: list[Event] = []
         for _ in range(_ROUNDS):
             sent = self.peer.take()
-            events += self.engine.receive(sent)
+            events += receive(self.engine, sent)
             data = written(self.engine)
             self.peer.feed(data)
             if not sent and not data and not self.engine.pending:
@@ -66,7 +74,7 @@ class Talk:
 
     def say(self, data: bytes) -> tuple[list[Event], list[Frame]]:
         """Bytes that the client knows nothing of to the engine: what it tells, and what it would send."""
-        events = self.engine.receive(data)
+        events = receive(self.engine, data)
         sent = b""
         while (more := written(self.engine)) or self.engine.pending:
             sent += more

@@ -64,7 +64,7 @@ def answer_of_http_1(engine: Engine, data: bytes) -> None:
 
 
 def test_the_preface_is_handed_on_whole(engine: MakeEngine) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     assert one.receive(PREFACE + BEHIND) == [Switch(PREFACE + BEHIND, None, None)]
     assert one.take() == []
     assert (one.receive(b"more"), one.take()) == ([], [])
@@ -72,12 +72,12 @@ def test_the_preface_is_handed_on_whole(engine: MakeEngine) -> None:
 
 @pytest.mark.parametrize("place", range(1, len(PREFACE + BEHIND)))
 def test_the_preface_may_be_cut_anywhere(engine: MakeEngine, place: int) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     assert feed(one, cut(PREFACE + BEHIND, [place])) == [Switch(PREFACE + BEHIND, None, None)]
 
 
 def test_the_preface_may_come_byte_by_byte(engine: MakeEngine) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     data = PREFACE + BEHIND
     assert feed(one, cut(data, range(len(data)))) == [Switch(data, None, None)]
 
@@ -95,7 +95,7 @@ def test_the_preface_is_refused_where_http_2_is_not_spoken(engine: MakeEngine) -
 @pytest.mark.parametrize("answered", [False, True])
 def test_the_preface_behind_a_request_is_refused(engine: MakeEngine, answered: bool) -> None:
     # A peer that makes up its mind so late is somebody who got bytes into another's connection.
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     head = begin(one, request() + (b"" if answered else PREFACE))
     one.respond(head.stream, 200, [(b"content-length", b"2")], b"ok", end=True)
     [refused] = one.receive(PREFACE if answered else b"")
@@ -116,14 +116,14 @@ def test_the_preface_behind_a_request_is_refused(engine: MakeEngine, answered: b
     ],
 )
 def test_what_is_almost_the_preface_is_refused(engine: MakeEngine, data: bytes) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     events = one.receive(data)
     assert [type(event) for event in events] == [Refused]
 
 
 @pytest.mark.parametrize("place", range(1, 18))
 def test_the_end_inside_the_preface_is_no_switch(engine: MakeEngine, place: int) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     assert one.receive(PREFACE[:place]) == []
     [refused] = one.eof()
     assert isinstance(refused, Refused)
@@ -133,9 +133,14 @@ def test_the_end_inside_the_preface_is_no_switch(engine: MakeEngine, place: int)
 # h2c
 
 
+def test_h2c_is_not_for_everybody(engine: MakeEngine) -> None:
+    # A proxy that passes the request on becomes a tunnel, and the client a trusted peer.
+    answer_of_http_1(engine(Limits(), http2=True), h2c())
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 def test_h2c_is_answered_101_and_its_request_handed_on(engine: MakeEngine, method: str) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     [switch] = one.receive(h2c(method=method))
     assert isinstance(switch, Switch)
     assert (switch.received, switch.settings) == (b"", SETTINGS)
@@ -147,7 +152,7 @@ def test_h2c_is_answered_101_and_its_request_handed_on(engine: MakeEngine, metho
 
 @pytest.mark.parametrize("place", range(1, len(h2c() + PREFACE)))
 def test_h2c_may_be_cut_anywhere(engine: MakeEngine, place: int) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     [switch] = feed(one, cut(h2c() + PREFACE, [place]))
     assert isinstance(switch, Switch)
     assert (switch.received, switch.settings) == (PREFACE, SETTINGS)
@@ -169,7 +174,7 @@ def test_h2c_may_be_cut_anywhere(engine: MakeEngine, place: int) -> None:
     ],
 )
 def test_h2c_may_be_asked_for_in_many_ways(engine: MakeEngine, fields: dict[str, bytes]) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     [switch] = one.receive(h2c(**fields))  # type: ignore[arg-type]
     assert isinstance(switch, Switch)
     assert switch.settings is not None
@@ -196,12 +201,12 @@ def test_h2c_may_be_asked_for_in_many_ways(engine: MakeEngine, fields: dict[str,
     ],
 )
 def test_h2c_that_is_asked_for_in_a_wrong_way_is_no_word(engine: MakeEngine, fields: dict[str, bytes | None]) -> None:
-    answer_of_http_1(engine(Limits(), http2=True), h2c(**fields))  # type: ignore[arg-type]
+    answer_of_http_1(engine(Limits(), http2=True, upgrade=True), h2c(**fields))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("settings", [b"!!!!", b"AAMA*AABk", b"AAMAAABk!!!!", b"AAMA ABk", b"AA==AAAA"])
 def test_settings_that_are_no_base64_are_no_word(engine: MakeEngine, settings: bytes) -> None:
-    answer_of_http_1(engine(Limits(), http2=True), h2c(settings=settings))
+    answer_of_http_1(engine(Limits(), http2=True, upgrade=True), h2c(settings=settings))
 
 
 def test_h2c_is_no_word_where_http_2_is_not_spoken(engine: MakeEngine) -> None:
@@ -209,7 +214,7 @@ def test_h2c_is_no_word_where_http_2_is_not_spoken(engine: MakeEngine) -> None:
 
 
 def test_h2c_is_no_word_behind_another_request(engine: MakeEngine) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     head = begin(one, request())
     one.respond(head.stream, 200, [(b"content-length", b"2")], b"ok", end=True)
     assert read(one).body == b"ok"
@@ -217,7 +222,7 @@ def test_h2c_is_no_word_behind_another_request(engine: MakeEngine) -> None:
 
 
 def test_h2c_is_no_word_while_leaving(engine: MakeEngine) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     one.drain()
     head = begin(one, h2c())
     one.respond(head.stream, 200, [(b"content-length", b"2")], b"ok", end=True)
@@ -228,24 +233,24 @@ def test_h2c_is_no_word_while_leaving(engine: MakeEngine) -> None:
 def test_h2c_with_a_body_is_answered_in_http_1(engine: MakeEngine, framing: bytes) -> None:
     # It would have to be read whole before the 101 (RFC 7540 section 3.2): up to any size, by whoever asks for it.
     body = b"body" if framing.startswith(b"Content") else b"4\r\nbody\r\n0\r\n\r\n"
-    answer_of_http_1(engine(Limits(), http2=True), h2c(method="POST", fields=framing, body=body))
+    answer_of_http_1(engine(Limits(), http2=True, upgrade=True), h2c(method="POST", fields=framing, body=body))
 
 
 def test_http_1_0_cannot_ask_for_h2c(engine: MakeEngine) -> None:
     # RFC 9110 section 7.8
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     head = begin(one, h2c(version="1.0", fields=b"Host: a.example\r\n"))
     one.respond(head.stream, 200, [(b"content-length", b"2")], b"ok", end=True)
     assert read(one).body == b"ok"
 
 
 def test_a_bad_request_that_asks_for_h2c_is_refused(engine: MakeEngine) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     assert [type(event) for event in one.receive(h2c(fields=b"Host: b.example\r\n"))] == [Refused]
 
 
 def test_the_end_of_input_behind_a_switch_is_no_refusal(engine: MakeEngine) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     one.receive(h2c())
     assert one.eof() == [Closed()]
 
@@ -254,7 +259,7 @@ def test_the_end_of_input_behind_a_switch_is_no_refusal(engine: MakeEngine) -> N
 
 
 def test_http_2_goes_on_where_http_1_has_left_off(engine: MakeEngine, http2_engine: MakeHttp2) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     made = Talk(http2_engine(Limits(), Clock()), Http2Peer())
     made.peer.start()
     made.peer.ask("/first")
@@ -269,7 +274,7 @@ def test_http_2_goes_on_where_http_1_has_left_off(engine: MakeEngine, http2_engi
 
 
 def test_the_request_of_h2c_is_answered_in_http_2(engine: MakeEngine, http2_engine: MakeHttp2) -> None:
-    one = engine(Limits(), http2=True)
+    one = engine(Limits(), http2=True, upgrade=True)
     made = Talk(http2_engine(Limits(), Clock()), Http2Peer())
     value = made.peer.upgrade()
     [switch] = one.receive(h2c(settings=value) + made.peer.take())

@@ -87,7 +87,7 @@ def serving(folder: Path, way: str, app: str, *arguments: str | Path, quiet: boo
     tls = kind == "tls"
     starter = Starter(folder)
     try:
-        server = starter(app, "--http2-engine", engine, *(pair.arguments if tls else ()), *arguments)
+        server = starter(app, "--http2-engine", engine, "--http2-upgrade", *(pair.arguments if tls else ()), *arguments)
         yield Site(server, engine, tls, context, issuer.write_root(folder / "root.pem"))
         server.stop()
         said = remarks(server)

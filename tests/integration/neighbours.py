@@ -4,7 +4,7 @@ The others keep the server busy as in the benchmark: 16 connections of h2load wi
 in short rounds, some of them quiet and some during the misuse, and the medians are compared. On a busy machine a few
 rounds may say little: where they are too far apart more are taken, up to `ROUNDS_MAX`.
 
-A bound on times fails with the mood of the machine, so it holds only where TIMED is set: `make test-all`. Otherwise one
+A bound on times fails with the mood of the machine, so it holds only where FULL is set: `make test-all`. Otherwise one
 round is taken, and its figures are printed.
 """
 
@@ -21,8 +21,8 @@ MIB: Final = 1024 * 1024
 MEMORY: Final = 8 * MIB
 """By which the server may be larger at its worst than it is at its worst in quiet."""
 
-TIMED: Final = bool(os.environ.get("TIMED"))
-ROUNDS: Final = 3 if TIMED else 1
+FULL: Final = bool(os.environ.get("FULL"))
+ROUNDS: Final = 3 if FULL else 1
 ROUNDS_MAX: Final = 15
 ROUND: Final = 0.5
 """Seconds."""
@@ -68,7 +68,7 @@ class Neighbours:
     def settled(self) -> bool:
         """There is no need for more rounds."""
         count = min(len(self.quiet), len(self.loud))
-        return count >= ROUNDS and (not TIMED or self.served or count >= ROUNDS_MAX)
+        return count >= ROUNDS and (not FULL or self.served or count >= ROUNDS_MAX)
 
     @property
     def served(self) -> bool:
@@ -82,4 +82,4 @@ class Neighbours:
         others = f"others' p99 {loud * 1e3:.2f} ms, in quiet {quiet * 1e3:.2f} ms"
         print(f"{what} ({self._site.way}): {others}; memory +{growth / MIB:.1f} MiB")
         assert growth < MEMORY
-        assert self.served or not TIMED
+        assert self.served or not FULL

@@ -301,3 +301,12 @@ def test_the_hook_says_what_is_missing(lineage: Path, certificates: Path, tmp_pa
     (certificates / "shop.example").mkdir()
     refused = deploy(lineage, certificates)
     assert (refused.returncode, "not made by this hook" in refused.stderr) == (2, True)
+
+
+def test_the_hook_touches_no_link_that_it_has_not_made(lineage: Path, certificates: Path) -> None:
+    link = certificates / "shop.example"
+    link.symlink_to(lineage)
+    refused = deploy(lineage, certificates)
+    assert (refused.returncode, "not made by this hook" in refused.stderr) == (2, True)
+    assert link.readlink() == lineage
+    assert list(certificates.iterdir()) == [link]

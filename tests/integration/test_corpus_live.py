@@ -104,7 +104,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "appserver", "echo:app", "--app-dir", APPS),
-                *("--fd", str(fd), "--limit-request-body", str(LIMITS.body), "--no-access-log"),
+                *("--fd", str(fd), "--limit-request-body", str(LIMITS.body), "--no-access-log", "--no-http2"),
             ],
             pass_fds=[fd],
             stdin=subprocess.DEVNULL,

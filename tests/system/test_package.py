@@ -26,6 +26,14 @@ def test_an_upgrade_restarts_what_runs_and_keeps_its_sockets(machine: Machine, p
     assert get_json(machine)["pid"] == after[0]  # still the operator's application
 
 
+def test_the_documentation_and_the_examples_are_installed(machine: Machine) -> None:
+    examples = (
+        "certbot/appserver circus/appserver.ini haproxy/appserver.cfg nginx/appserver.conf supervisor/appserver.conf"
+    )
+    for name in (*(f"examples/{name}" for name in examples.split()), "tls.md", "adr/0020-tls-by-ssl.md"):
+        machine.run(["test", "-f", f"/usr/share/doc/appserver/{name}"])
+
+
 def test_a_removal_stops_everything(machine: Machine) -> None:
     machine.run("systemctl start appserver.socket")
     get(machine)

@@ -18,7 +18,7 @@ import pytest
 from appserver import __version__
 from appserver.cli import main
 from appserver.errors import Exit
-from appserver.wire.select import engines, http2_engines
+from appserver.wire.select import build, engines, http2_engines
 
 BROKEN = "raise RuntimeError('no database')\n"
 
@@ -65,7 +65,7 @@ def test_version_names_what_serves(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == Exit.OK
     found = ", ".join(f"{name} {number}" for name, number in {**engines(), **http2_engines()}.items())
     assert capsys.readouterr().out == (
-        f"appserver {__version__} (Python {platform.python_version()}, uvloop {version('uvloop')}, "
+        f"appserver {__version__} ({build()}, Python {platform.python_version()}, uvloop {version('uvloop')}, "
         f"{found}, systemd-python {version('systemd-python')})\n"
     )
 

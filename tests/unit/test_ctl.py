@@ -16,6 +16,7 @@ from appserver import __version__
 from appserver.ctl import main
 from appserver.errors import Exit
 from appserver.settings import TABLE
+from appserver.wire.select import build
 from tests.certificates import Issuer, Pair
 
 Capture = pytest.CaptureFixture[str]
@@ -52,7 +53,7 @@ def test_an_unknown_command_is_answered_with_the_nearest(capsys: Capture) -> Non
 
 def test_version(capsys: Capture) -> None:
     assert main(["--version"]) == Exit.OK
-    assert capsys.readouterr().out.startswith(f"appserverctl {__version__} (Python ")
+    assert capsys.readouterr().out.startswith(f"appserverctl {__version__} ({build()}, Python ")
 
 
 # --- check ------------------------------------------------------------------------------------------------------------
@@ -141,6 +142,29 @@ def test_check_tells_of_a_folder_without_certificates_and_goes_on(capsys: Captur
 def test_check_with_tls_settings_that_contradict_each_other_is_a_usage_error(capsys: Capture) -> None:
     assert main(["check", "--tls-key", "/a.key"]) == Exit.USAGE
     assert capsys.readouterr().err.startswith("appserverctl: --tls-key: '/a.key': expected a --tls-cert")
+
+
+def test_check_takes_addresses_for_names(capsys: Capture, tmp_path: Path) -> None:
+    pair = Issuer().issue(tmp_path / "a.pem", "127.0.0.1")
+    pair.key.chmod(0o600)
+    assert main(["check", *pair.arguments, "-b", "127.0.0.1:0"]) == Exit.OK
+    assert f"certificate  ok       {pair.certificate}: 127.0.0.1, good until" in capsys.readouterr().out
+
+
+def test_check_tells_what_has_no_effect(capsys: Capture, tmp_path: Path) -> None:
+    words = ["--hsts", "1d", "--tls-min-version", "1.3", "--tls-ciphers", "HIGH", "--https-redirect"]
+    none = tmp_path / "none"
+    assert main(["check", *words, "--acme-dir", str(none), "-b", "127.0.0.1:0"]) == Exit.OK
+    told = [text for what, verdict, text in lines(capsys) if verdict == "warning"]
+    assert told[:3] == [
+        f"{flag} has no effect: no listener speaks TLS" for flag in ("--hsts", "--tls-min-version", "--tls-ciphers")
+    ]
+    assert told[3].startswith("--https-redirect: no listener speaks TLS. Port 443 has to be served by a proxy")
+    assert told[4] == f"--acme-dir: {none} is no folder; until it is, challenges are answered with 404"
+    pair = Issuer().issue(tmp_path / "a.pem", "a.example")
+    pair.key.chmod(0o600)
+    assert main(["check", *pair.arguments, *words, "--acme-dir", str(tmp_path), "-b", "127.0.0.1:0"]) == Exit.OK
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_config_hides_a_password(capsys: Capture) -> None:

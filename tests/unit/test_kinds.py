@@ -275,14 +275,27 @@ def test_what_is_asked_of_clients_may_be_a_number_in_a_file() -> None:
         kinds.CLIENT_CERT.read(3)
 
 
-@pytest.mark.parametrize(("text", "value"), [("1.2", "1.2"), ("1.3", "1.3"), ("TLSv1.3", "1.3"), ("17", "1.2")])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1.2", "1.2"),
+        ("1.3", "1.3"),
+        ("TLSv1.3", "1.3"),
+        ("17", "1.2"),
+        ("2", "1.2"),
+        ("TLS", "1.2"),
+        ("TLS_SERVER", "1.2"),
+        ("TLSv1_2", "1.2"),
+        ("TLSv1_3", "1.3"),
+    ],
+)
 def test_versions_of_tls(text: str, value: str) -> None:
     assert kinds.TLS_VERSION.parse(text) == value
 
 
-@pytest.mark.parametrize("text", ["1.1", "2", "3", "5", "SSLv3", "TLSv1", ""])
+@pytest.mark.parametrize("text", ["1.1", "3", "5", "SSLv3", "TLSv1", "TLSv1_1", ""])
 def test_old_versions_of_tls_are_refused_with_what_there_is(text: str) -> None:
-    with pytest.raises(UnfitError, match=r"expected 1.2 or 1.3, .* \(or uvicorn's 17, which means 1.2\)"):
+    with pytest.raises(UnfitError, match=r"expected 1.2 or 1.3, .* \(17 of uvicorn and 2 of gunicorn mean 1.2\)"):
         kinds.TLS_VERSION.parse(text)
 
 
@@ -303,3 +316,17 @@ def test_a_password_itself_is_shown_nowhere() -> None:
 def test_paths_are_a_list() -> None:
     assert kinds.CREDENTIALS.parse("/a.pem, credential:b") == ("/a.pem", "credential:b")
     assert kinds.CREDENTIALS.read(["/a.pem", "/b.pem"]) == ("/a.pem", "/b.pem")
+
+
+def test_a_password_may_be_a_number() -> None:
+    assert kinds.PASSWORD.read(31337).text == "31337"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"), [("a.pem", "/srv/a.pem"), ("../a", "/srv/../a"), ("/a", "/a"), ("credential:a", "credential:a")]
+)
+def test_paths_are_made_absolute_and_nothing_else_about_them_is_changed(
+    text: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/srv")
+    assert kinds.anchor(text) == path

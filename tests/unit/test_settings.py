@@ -435,3 +435,23 @@ def test_an_engine_without_a_settings_table_has_the_same_limits() -> None:
         settings.limit_request_head,
         settings.limit_request_body,
     )
+
+
+def test_an_error_about_a_password_does_not_show_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.toml", "tls_key_password = 31.337\n")
+    with pytest.raises(UsageError) as caught:
+        load(["--config", path], {})
+    assert str(caught.value) == (f"{path}: tls_key_password: expected a path, credential:NAME or the password itself")
+    number = write(tmp_path / "b.toml", "tls_key_password = 31337\n")
+    assert load(["--config", number], {}).settings.tls_key_password == Password("31337")
+
+
+def test_files_that_are_looked_at_again_get_absolute_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/srv")
+    words = ["--tls-cert", "a.pem", "--tls-key", "credential:key", "--tls-key-password", "./word", "--tls-dir", "more"]
+    settings = load([*words, "--tls-ca", "ca.pem", "--acme-dir", "acme"], {}).settings.anchored()
+    assert (settings.tls_cert, settings.tls_key) == (("/srv/a.pem",), ("credential:key",))
+    assert settings.tls_key_password == Password("/srv/word")
+    assert (settings.tls_dir, settings.tls_ca, settings.acme_dir) == ("/srv/more", "/srv/ca.pem", "/srv/acme")
+    assert Settings(tls_key_password=Password("hunter2")).anchored().tls_key_password == Password("hunter2")
+    assert Settings().anchored() == Settings()

@@ -122,6 +122,11 @@ class HttpCycle(Response):
         """All of the request has come."""
         return self._ended
 
+    @property
+    def answering(self) -> bool:
+        """The response has begun to leave."""
+        return self._state in (STREAMING, SENDING, TRAILING)
+
     def half_close(self) -> None:
         """The client sends nothing more but may still read: `receive()` tells, `send()` goes on."""
         self._eof = True

@@ -134,7 +134,9 @@ class Acceptor:
         except OSError as error:
             if error.errno in _CONNECTION_GONE:
                 return True
-            self._pause(error)
+            # Where a handshake that stalls can be given up, it is tried again in the loop's next turn.
+            if error.errno not in _EXHAUSTED or self.handshakes is None or not self.handshakes.relieve():
+                self._pause(error)
             return False
         self._begin(sock, address)
         return True

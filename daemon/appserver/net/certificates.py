@@ -10,7 +10,9 @@ Of a folder (`--tls-dir`) these are taken, in the order of their names:
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from errno import ENOENT
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Final
 
 from appserver.errors import CertificateError, UsageError
@@ -59,6 +61,9 @@ def find_files(settings: Settings) -> list[Files]:
         raise UsageError("--tls-key", settings.tls_key[-1], "expected a --tls-cert for each --tls-key")
     if settings.tls_client_cert != "none" and settings.tls_ca is None:
         raise UsageError("--tls-client-cert", settings.tls_client_cert, "expected --tls-ca, whose clients are let in")
+    if settings.tls_ca is not None and not settings.encrypted:
+        # Plain HTTP asks nobody for a certificate: everybody would be let in.
+        raise UsageError("--tls-ca", settings.tls_ca, "expected a certificate of the server's own (--tls-cert)")
     certificates = [find_file(text) for text in settings.tls_cert]
     keys = [find_file(text) for text in settings.tls_key]
     # A certificate without a --tls-key has the key in its own file.
@@ -78,7 +83,7 @@ def find_folders(settings: Settings) -> list[Path]:
     if settings.tls_dir is None:
         return []
     folder = find_file(settings.tls_dir)
-    return [folder, *(entry for entry in _list(folder) if entry.is_dir())]
+    return [folder, *(entry for entry in _list(folder) if _is_folder(entry))]
 
 
 def _search(folders: Sequence[Path]) -> list[Files]:
@@ -97,6 +102,16 @@ def _list(folder: Path) -> list[Path]:
         raise CertificateError(f"{folder}: {error.strerror}; expected a folder of certificates (--tls-dir)") from error
 
 
+def _is_folder(path: Path) -> bool:
+    """Path.is_dir(), but for what may not be looked at: a certificate behind it would be missing without a word."""
+    try:
+        return S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        if error.errno == ENOENT:
+            return False  # a link that leads nowhere
+        raise CertificateError(f"{path}: {error.strerror}; expected a certificate or a folder of one") from error
+
+
 def _search_one(entries: Iterable[Path]) -> Iterator[Files]:
     """The certificates of one folder: a pair by its well-known names, else whatever stands there by name."""
     paths = {entry.name: entry for entry in entries}
@@ -105,7 +120,7 @@ def _search_one(entries: Iterable[Path]) -> Iterator[Files]:
             yield Files(paths[certificate], paths[key])
             return
     for path in paths.values():
-        if path.suffix in (".pem", ".crt") and not path.is_dir():
+        if path.suffix in (".pem", ".crt") and not _is_folder(path):
             yield Files(path, paths.get(f"{path.stem}.key", path))
 
 
@@ -141,7 +156,12 @@ def read_password(password: Password | None) -> bytes | None:
         return None
     if password.place is None:
         return password.text.encode("utf-8", "surrogateescape")
-    return _read(find_file(password.place), "the password of the keys").partition("\n")[0].rstrip("\r").encode()
+    try:
+        text = find_file(password.place).read_text("utf-8", "replace")
+    except OSError as error:
+        # Not the path: it may be a password that looks like one.
+        raise CertificateError(f"the file of --tls-key-password cannot be read: {error.strerror}") from error
+    return text.partition("\n")[0].rstrip("\r").encode()
 
 
 def _read(path: Path, what: str) -> str:

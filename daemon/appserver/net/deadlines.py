@@ -62,8 +62,9 @@ class StreamDeadlines:
         # What slow applications have not read can take the connection's window from all: then no body is late.
         blocked = sum(cycle.unread for cycle in cycles.values()) >= CONNECTION_WINDOW // 2
         for stream, cycle in cycles.items():
-            # With something unread it is the application that is slow; without 100 Continue nothing is to come.
-            if blocked or cycle.whole or cycle.unread:
+            # With something unread it is the application that is slow; without 100 Continue nothing is to come; where
+            # the answer has begun, the two may talk to each other as slowly as they like.
+            if blocked or cycle.whole or cycle.unread or cycle.answering:
                 continue
             if cycle.head.expects and not cycle.received and stream not in asked:
                 continue

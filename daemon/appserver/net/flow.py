@@ -128,12 +128,16 @@ class Outflow:
         Raises:
             ClientDisconnectedError: The client went away meanwhile.
         """
-        if self._burst >= HIGH_WATER:
-            self._burst = 0
-            await sleep(0)
+        await self.breathe()
         await self._resumed()
         if self._transport is None:
             raise ClientDisconnectedError("the client is gone")
+
+    async def breathe(self) -> None:
+        """Let the others have their turn, after much was written at once."""
+        if self._burst >= HIGH_WATER:
+            self._burst = 0
+            await sleep(0)
 
     @property
     def encrypted(self) -> bool:
@@ -155,9 +159,7 @@ class Outflow:
             ClientDisconnectedError: The client went away, or the connection ends.
             OSError: The file cannot be read (sendfile(2)).
         """
-        if self._burst >= HIGH_WATER:
-            self._burst = 0
-            await sleep(0)
+        await self.breathe()
         await self._emptied()
         while True:
             transport = self._transport

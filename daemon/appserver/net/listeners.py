@@ -240,7 +240,7 @@ def _bind_unix(path: str, settings: Settings, *, control: bool = False) -> Liste
                 sock.bind(path)
             finally:
                 os.umask(before)
-            listener = Listener(sock, path, control=control, path=(target, target.lstat()))
+            listener = Listener(sock, path, control=control, path=(target.absolute(), target.lstat()))
             try:
                 _own(target, settings, control=control)
                 sock.listen(settings.backlog)

@@ -85,6 +85,22 @@ class MultiplexedConnection(Connection):
         if self.phase is CLOSING:
             return  # read only so that the kernel does not answer with a reset and take our last answer with it
         self._handle(self._engine.receive(self._view[:nbytes].tobytes()))
+        if self._engine.more and self._transport is not None:
+            self._transport.pause_reading()
+            self._endpoint.loop.call_soon(self._read_on, context=self._endpoint.context)
+
+    def _read_on(self) -> None:
+        """Handle the rest of a read that brought very many frames, a turn's worth at a time."""
+        transport = self._transport
+        if transport is None or self.phase is CLOSING:
+            if transport is not None and not transport.is_closing():
+                transport.resume_reading()
+            return
+        self._handle(self._engine.receive(b""))
+        if self._engine.more:
+            self._endpoint.loop.call_soon(self._read_on, context=self._endpoint.context)
+        else:
+            transport.resume_reading()
 
     def eof_received(self) -> bool:
         """The peer has shut its sending side; it may still read."""
@@ -145,7 +161,7 @@ class MultiplexedConnection(Connection):
 
     def _begin(self, head: Head) -> None:
         endpoint = self._endpoint
-        if endpoint.cutting or (self._abandoned and self._is_crowded()):
+        if endpoint.cutting or self._is_crowded():
             self._engine.reset(head.stream, REFUSED_STREAM)
             return
         scope = self._scopes.make(head, self._engine.pushes)
@@ -158,7 +174,11 @@ class MultiplexedConnection(Connection):
             self._start(cycle)
 
     def _is_crowded(self) -> bool:
-        self._abandoned = {task for task in self._abandoned if not task.done()}
+        """Too many applications run for this client: more than the protocol's count of streams tells."""
+        if len(self._cycles) >= 2 * self._engine.limit:
+            return True
+        if self._abandoned:
+            self._abandoned = {task for task in self._abandoned if not task.done()}
         return len(self._abandoned) >= ABANDONED_LIMIT
 
     def _give_up(self, stream: int) -> None:
@@ -169,6 +189,16 @@ class MultiplexedConnection(Connection):
         cycle.disconnect()
         self._asked.discard(stream)
         self._wake()
+        self._abandon(cycle)
+
+    def _refuse(self, stream: int, status: int, reason: str) -> None:
+        cycle = self._cycles.get(stream)
+        super()._refuse(stream, status, reason)
+        if cycle is not None:
+            self._abandon(cycle)
+
+    def _abandon(self, cycle: HttpCycle) -> None:
+        """Nobody waits for this application any more; it runs as long as it likes."""
         if cycle.task is not None and not cycle.task.done():
             self._abandoned.add(cycle.task)
 
@@ -184,19 +214,22 @@ class MultiplexedConnection(Connection):
         return self._out.choked or self._engine.queued(stream) >= HIGH_WATER
 
     async def writable(self, stream: int) -> None:
-        """See `asgi.peer.Peer`: wait for the connection, then for the stream's own window."""
-        await self._out.writable()
-        while stream in self._cycles and self._engine.queued(stream) >= HIGH_WATER:
+        """See `asgi.peer.Peer`: wait for the connection and for the stream's own window."""
+        await self._out.breathe()
+        while stream in self._cycles and self._is_blocked(stream):
             waiter = self._endpoint.loop.create_future()
             self._waiters.setdefault(stream, []).append(waiter)
             await waiter
         if stream not in self._cycles:
             raise ClientDisconnectedError("the client is gone")
 
+    def _is_blocked(self, stream: int) -> bool:
+        return self._out.paused or self._engine.queued(stream) >= HIGH_WATER
+
     def _wake(self) -> None:
         """Wake those who wait for a stream that takes more again, or never will."""
         for stream in list(self._waiters):
-            if stream not in self._cycles or self._engine.queued(stream) < HIGH_WATER:
+            if stream not in self._cycles or not self._is_blocked(stream):
                 for waiter in self._waiters.pop(stream):
                     if not waiter.done():
                         waiter.set_result(None)
@@ -224,6 +257,8 @@ class MultiplexedConnection(Connection):
             self._end(stream)
         else:
             self._engine.respond(stream, status, headers, body, False)
+            if self._engine.is_over(stream) and stream in self._cycles:
+                self._cycles[stream].half_close()  # a HEAD: the client has all it wants, and a stream without end none
             self._schedule()
 
     def body(self, stream: int, data: bytes, end: bool) -> None:
@@ -272,7 +307,7 @@ class MultiplexedConnection(Connection):
                 respond(stream, status, headers, body, True)
         self._write()
         while self._engine.pending:  # what was found while writing
-            for event in self._engine.receive(b""):
+            for event in self._engine.news():
                 self._dispatch(event)
             self._write()
         if self._waiters:

@@ -4,16 +4,21 @@
                              │
                              └──bad──▶ look again a second later ──still bad──▶ the old ones go on, and an event says so
 
+A new certificate that has expired, or is not good yet, is bad as well, as long as the one in whose place it comes is
+good.
+
 The second look is for tools that replace the certificate and its key one after the other, as certbot does: in between
 they do not fit. The files are read in a thread, because a folder on a network may stand still and a thousand keys take
-a second.
+a second. It is a thread of our own: those of the loop are the application's, which may keep all of them.
 """
 
 import os
 import time
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from math import inf
 from typing import Any, Final, NamedTuple
 
 from appserver.errors import OperatorError
@@ -36,7 +41,7 @@ class _Seen(NamedTuple):
     signature: Hashable
     """Of these paths."""
     offer: Offer | None = None
-    error: OperatorError | None = None
+    error: str | None = None
 
 
 class Certificates:
@@ -60,10 +65,13 @@ class Certificates:
         self._signature = _sign(self._paths)
         self._offer = load(settings, self._variants)
         self._suspect: Hashable = None
+        self._again = inf  # when files that have been refused for their time are to be read again
+        self._thread = ThreadPoolExecutor(1, "appserver-certificates")
         self._look: Future[None] | None = None
         self._told: dict[str, tuple[bool, float]] = {}  # by certificate: whether it had expired, and when that was told
         self.failure: str | None = None
         """Why the newest files are not served with; None while they are."""
+        self._tell_begin()
 
     def context(self, *, http2: bool) -> Context:
         """What a new connection begins with."""
@@ -93,7 +101,7 @@ class Certificates:
         """What the control socket tells."""
         return {
             "certificates": [
-                f"{', '.join(identity.facts.names) or identity.facts.subject}: {show_time(identity.facts.ends)}"
+                f"{', '.join(identity.facts.hosts) or identity.facts.subject}: {show_time(identity.facts.ends)}"
                 for identity in self.identities
             ],
             "certificate_expires": show_time(self.nearest.facts.ends),
@@ -109,7 +117,7 @@ class Certificates:
             self._look = loop.create_task(self._renew(loop))
 
     async def _renew(self, loop: AbstractEventLoop) -> None:
-        seen = await loop.run_in_executor(None, self._examine)
+        seen = await loop.run_in_executor(self._thread, self._examine)
         if seen is not None:
             self._take(seen, final=False)
 
@@ -118,8 +126,9 @@ class Certificates:
         self._take(self._read(), final=True)
 
     def _examine(self) -> _Seen | None:
-        """Look whether a file has changed, and read them all if so."""
-        return None if _sign(self._paths) == self._signature else self._read()
+        """Look whether a file has changed, or the time has come for one, and read them all if so."""
+        unchanged = _sign(self._paths) == self._signature and self._clock() < self._again
+        return None if unchanged else self._read()
 
     def _read(self) -> _Seen:
         paths = self._paths
@@ -128,13 +137,25 @@ class Certificates:
             signature = _sign(paths)
             offer = load(self._settings, self._variants)
         except OperatorError as error:
-            return _Seen(paths, _sign(paths), error=error)
+            return _Seen(paths, _sign(paths), error=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever is in the files, the next ones are to be looked at
+            return _Seen(paths, _sign(paths), error=f"{type(error).__name__}: {error}")
         # Changed while it was read: it may be half old and half new, so it is looked at again.
         return _Seen(paths, signature, offer if _sign(paths) == signature else None)
 
     def _take(self, seen: _Seen, *, final: bool) -> None:
-        if seen.offer is not None:
-            self._paths, self._signature, self._offer, self.failure = seen.paths, seen.signature, seen.offer, None
+        error, again = (seen.error, inf) if seen.offer is None else self._find_untimely(seen.offer)
+        if error is not None:
+            if final or seen.signature == self._suspect:
+                self._paths, self._signature, self._again, self.failure = seen.paths, seen.signature, again, error
+                self._log.error(
+                    f"The certificates are not renewed: {error}; those from before are still served",
+                    code="certificate_failed",
+                )
+            self._suspect = seen.signature
+        elif seen.offer is not None:
+            self._paths, self._signature, self._again, self.failure = seen.paths, seen.signature, inf, None
+            self._offer = seen.offer
             self._told.clear()
             first = self.nearest.facts
             self._log.info(
@@ -143,20 +164,40 @@ class Certificates:
                 names=", ".join(name for identity in self.identities for name in identity.facts.names),
                 expires=show_time(first.ends),
             )
-        elif seen.error is not None:
-            if final or seen.signature == self._suspect:
-                self._paths, self._signature, self.failure = seen.paths, seen.signature, str(seen.error)
-                self._log.error(
-                    f"The certificates are not renewed: {seen.error}; those from before are still served",
-                    code="certificate_failed",
-                )
-            self._suspect = seen.signature
+            self._tell_begin()
+
+    def _find_untimely(self, offer: Offer) -> tuple[str | None, float]:
+        """Why certificates are no good at this time, and when to look again; none that replaces nothing good is."""
+        now, kept = self._clock(), {identity.pem for identity in offer.identities}
+        good = [one for one in self.identities if one.facts.begins <= now < one.facts.ends and one.pem not in kept]
+        for new in offer.identities:
+            facts = new.facts
+            if facts.begins <= now < facts.ends:
+                continue
+            old = [one for one in good if one.files == new.files or set(one.facts.hosts) & set(facts.hosts)]
+            if old:
+                when = f"has expired: {show_time(facts.ends)}"
+                if now < facts.begins:
+                    when = f"is not good before {show_time(facts.begins)}"
+                turn = min(one.facts.ends for one in old)  # from then on a bad one is as good as another
+                again = min(turn, facts.begins) if now < facts.begins else turn
+                return f"{new.files.certificate}: the certificate of {facts.label} {when}", again
+        return None, inf
 
     def _labels(self) -> Iterator[str]:
         for identity in self.identities:
             yield f"{identity.facts.label} (until {show_time(identity.facts.ends)[:10]})"
 
-    # Expiry
+    # Beginning and end
+
+    def _tell_begin(self) -> None:
+        for identity in self.identities:
+            if identity.facts.begins > self._clock():
+                self._log.warning(
+                    f"The certificate of {identity.facts.label} is not good before {show_time(identity.facts.begins)}:"
+                    " until then clients refuse it, unless this host's clock is slow",
+                    certificate=os.fspath(identity.files.certificate),
+                )
 
     def _tell_expiry(self) -> None:
         now = self._clock()

@@ -9,7 +9,9 @@ client has told the name that it wants (SNI, RFC 6066 section 3). Python has one
 all the others of its moment: nobody gets a certificate of an earlier one.
 """
 
+import os
 import ssl
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ssl import SSLContext, SSLObject, TLSVersion, VerifyMode
@@ -20,6 +22,7 @@ from appserver.net import x509
 from appserver.net.certificates import Identity, find_files, read_identity, read_password
 from appserver.settings import Settings
 from appserver.system.credentials import find_file
+from appserver.telemetry.log import Log
 
 CIPHERS: Final = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
@@ -108,6 +111,25 @@ def find_context(names: Mapping[str, Context], name: str) -> Context | None:
     return names.get(name) or names.get(f"*.{name.partition('.')[2]}")
 
 
+def hush(log: Log) -> None:
+    """Keep clients from writing tracebacks to stderr.
+
+    A name (SNI) that is not ASCII fails in ssl before it reaches a call-back of ours. ssl turns the client away, which
+    is a record as for every handshake that fails, and reports the UnicodeDecodeError as an exception that nobody can
+    catch (`_servername_callback` in Modules/_ssl.c). All others go on to the hook that was there.
+    """
+    report = sys.unraisablehook
+
+    def tell(unraisable: "sys.UnraisableHookArgs") -> None:
+        error = unraisable.exc_value
+        if isinstance(error, UnicodeDecodeError) and isinstance(unraisable.object, bytes):
+            log.debug(f"A client asked for a name that is not ASCII: {unraisable.object!r}")
+        else:
+            report(unraisable)
+
+    sys.unraisablehook = tell
+
+
 def make_context(identity: Identity, settings: Settings, password: bytes | None, *, http2: bool) -> Context:
     """Make the context of one certificate.
 
@@ -177,7 +199,7 @@ def _load_authorities(context: Context, settings: Settings) -> None:
         return
     path = find_file(settings.tls_ca)
     try:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir() raises where it may not look
             context.load_verify_locations(capath=path)
         else:
             context.load_verify_locations(cafile=path)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
+from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Final, NamedTuple
 
 PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
@@ -26,6 +28,8 @@ _UTC_TIME: Final = 0x17
 _VERSION: Final = 0xA0
 _EXTENSIONS: Final = 0xA3
 _DNS_NAME: Final = 0x82  # GeneralName's choice [2]
+_IP_ADDRESS: Final = 0x87  # and [7]
+_FAMILIES: Final = {4: AF_INET, 16: AF_INET6}  # by the bytes of an address
 _SUBJECT_ALT_NAME: Final = bytes.fromhex("551d11")  # 2.5.29.17
 
 # The descriptors that every implementation of RFC 4514 (section 3) knows. Others are written as numbers.
@@ -58,6 +62,7 @@ class Certificate:
 
     Attributes:
         names: Its DNS names (subjectAltName), in lower case; a wildcard begins with `*.`.
+        addresses: Its IP addresses (subjectAltName).
         subject: Its subject's distinguished name (RFC 4514).
         serial: Its serial number.
         begins: When it begins to be good, in seconds since the epoch.
@@ -65,6 +70,7 @@ class Certificate:
     """
 
     names: tuple[str, ...]
+    addresses: tuple[str, ...]
     subject: str
     serial: int
     begins: float
@@ -72,8 +78,13 @@ class Certificate:
 
     @property
     def label(self) -> str:
-        """What to call it in a record: its first name, else its subject."""
-        return next(iter(self.names), self.subject)
+        """What to call it in a record: its first name or address, else its subject."""
+        return next(iter(self.hosts), self.subject)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All that a client may have asked for to be shown it."""
+        return self.names + self.addresses
 
 
 class _Item(NamedTuple):
@@ -120,8 +131,14 @@ def _read(data: bytes) -> Certificate:
     begins, ends = (_read_time(item) for item in _items(next(parts).content))
     subject = next(parts)
     extensions = next((part.content for part in parts if part.tag == _EXTENSIONS), b"")
+    names = list(_find_names(extensions))
     return Certificate(
-        names=tuple(_find_names(extensions)),
+        names=tuple(name.content.decode("latin-1").lower() for name in names if name.tag == _DNS_NAME),
+        addresses=tuple(
+            inet_ntop(_FAMILIES[len(name.content)], name.content)
+            for name in names
+            if name.tag == _IP_ADDRESS and len(name.content) in _FAMILIES
+        ),
         subject=_write_name(subject.content),
         serial=int.from_bytes(serial.content, "big"),
         begins=begins,
@@ -154,14 +171,13 @@ def _read_time(item: _Item) -> float:
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
-def _find_names(extensions: bytes) -> Iterator[str]:
-    """The DNS names of the subjectAltName extension (RFC 5280 section 4.2.1.6)."""
+def _find_names(extensions: bytes) -> Iterator[_Item]:
+    """What the subjectAltName extension holds (RFC 5280 section 4.2.1.6)."""
     for extension in _items(next(_items(extensions)).content if extensions else b""):
         parts = list(_items(extension.content))  # the OID, critical or not, the value
         if parts[0].content == _SUBJECT_ALT_NAME and parts[-1].tag == _OCTETS:
-            for name in _items(next(_items(parts[-1].content)).content):
-                if name.tag == _DNS_NAME:
-                    yield name.content.decode("latin-1").lower()
+            for names in islice(_items(parts[-1].content), 1):  # none where the extension is empty
+                yield from _items(names.content)
 
 
 # --- RFC 4514 ---------------------------------------------------------------------------------------------------------

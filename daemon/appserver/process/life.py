@@ -30,7 +30,7 @@ from appserver.settings import Settings
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
 from appserver.wire.engine import Headers
-from appserver.wire.select import pick_http2, warm
+from appserver.wire.select import build, pick_http2, warm
 
 if TYPE_CHECKING:
     from appserver.net.renewal import Certificates
@@ -109,6 +109,7 @@ class Life:
         report = {
             "state": self.state,
             "version": __version__,
+            "build": build(),
             "uptime": round(monotonic() - self._begun, 3),
             "application": self._settings.app,
             "loop": type(self._loop).__module__.partition(".")[0],
@@ -203,6 +204,7 @@ class Life:
             listeners=addresses,
             http=self._engines[0],
             http2=self._engines[1] or "off",
+            build=build(),
         )
         self._timers["warm"] = self._loop.call_later(WARM_SECONDS, self._warm)
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from asyncio import AbstractEventLoop
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -36,7 +36,7 @@ from appserver.net.listeners import Listener, open_listeners
 from appserver.net.serial import SerialConnection
 from appserver.process.life import CANCEL_SECONDS, Life
 from appserver.settings import Loaded, Settings
-from appserver.system.fds import take_inherited
+from appserver.system.fds import raise_limit, read_limit, take_inherited
 from appserver.system.notify import Notifier
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import Log, build, capture_stdlib
@@ -72,7 +72,7 @@ def serve(loaded: Loaded) -> Exit:
         The process's exit code.
     """
     notifier = Notifier()
-    settings = loaded.settings
+    settings = loaded.settings.anchored()
     log = build(settings.log_level, settings.log_format)
     listeners: list[Listener] = []
     try:
@@ -80,13 +80,14 @@ def serve(loaded: Loaded) -> Exit:
         # first record: under inetd stderr is the client's connection until it has been adopted.
         inherited = take_inherited()
         _stop_early()
+        raise_limit()
         listeners = open_listeners(settings, inherited.sockets, log)
         certificates = load_certificates(settings, listeners, log)
         if sys.stderr is not None:
             # systemd's watchdog ends a process that hangs with SIGABRT: its stacks are in the journal then.
             faulthandler.enable()
         capture_stdlib(log)
-        for warning in loaded.warnings:
+        for warning in (*loaded.warnings, *find_doubts(settings, encrypted=certificates is not None)):
             log.warning(warning)
         if inherited.ignored:
             log.warning(inherited.ignored, code="socket_ignored")
@@ -129,21 +130,48 @@ def load_certificates(settings: Settings, listeners: Iterable[Listener], log: Lo
     Raises:
         OperatorError: They cannot be served with, or the settings for them contradict each other.
     """
-    if not settings.encrypted and not settings.tls_key:
+    if not (settings.encrypted or settings.tls_key or settings.tls_ca or settings.tls_client_cert != "none"):
         return None
     # Not at the top: 4 ms of a start without TLS.
     from appserver.net.certificates import find_files  # noqa: PLC0415
     from appserver.net.renewal import Certificates  # noqa: PLC0415
+    from appserver.net.tls import hush  # noqa: PLC0415
 
     find_files(settings)
     if settings.tls_ca is not None and settings.tls_client_cert == "none":
         log.warning("--tls-ca has no effect: clients are not asked for certificates (--tls-client-cert)")
     variants = {listener.http2 for listener in listeners if listener.tls}
     if variants:
+        hush(log)
         return Certificates(settings, variants, log)
     if settings.encrypted:
         log.warning("The certificates are not used: no listener speaks TLS")
     return None
+
+
+def find_doubts(settings: Settings, *, encrypted: bool) -> Iterator[str]:
+    """Say which settings have no effect, or not the one that was meant; each may still be right.
+
+    Args:
+        settings: All of them.
+        encrypted: A listener speaks TLS.
+    """
+    if not encrypted:
+        for flag, given in (
+            ("--hsts", settings.hsts is not None),
+            ("--tls-min-version", settings.tls_min_version != "1.2"),
+            ("--tls-ciphers", settings.tls_ciphers is not None),
+            ("--tls-key-password", settings.tls_key_password is not None),
+        ):
+            if given:
+                yield f"{flag} has no effect: no listener speaks TLS"
+        if settings.https_redirect:
+            yield (
+                "--https-redirect: no listener speaks TLS. Port 443 has to be served by a proxy that is trusted and"
+                " sends X-Forwarded-Proto, or clients are led around in a circle"
+            )
+    if settings.acme_dir is not None and not os.path.isdir(settings.acme_dir):  # noqa: PTH112 - never raises
+        yield f"--acme-dir: {settings.acme_dir} is no folder; until it is, challenges are answered with 404"
 
 
 def _run(
@@ -226,6 +254,7 @@ async def _live(
     control = Service(application=make_control(lambda: life.report()), log=log)  # noqa: PLW0108 - life comes later
     make_engine = pick(settings.http)
     make_http2 = pick_http2(settings.http2_engine)
+    secured = sum(listener.tls for listener in listeners)
     acceptors = []
     for listener in listeners:
         served = control if listener.control else encrypted if listener.tls else service
@@ -233,7 +262,7 @@ async def _live(
         make_connection = partial(SerialConnection, endpoint)
         acceptor = Acceptor(listener, loop, make_connection, log, settings.backlog)
         if listener.tls and certificates is not None:
-            from appserver.net.handshake import Handshakes  # noqa: PLC0415 - nor this one
+            from appserver.net.handshake import Handshakes, find_bound  # noqa: PLC0415 - nor this one
             from appserver.net.tls import describe  # noqa: PLC0415
 
             endpoint.describe_tls = describe
@@ -245,6 +274,7 @@ async def _live(
                 timeout=settings.timeout_tls,
                 closing_timeout=settings.timeout_write,
                 log=log,
+                bound=find_bound(read_limit(), secured),
             )
         acceptors.append((acceptor, endpoint))
     engines = make_engine(Limits()).name, make_http2.name if any(listener.http2 for listener in listeners) else None
@@ -298,7 +328,12 @@ def make_endpoint(
         service=service,
         loop=loop,
         # Over TLS the handshake says what is spoken (RFC 9113 section 3.2).
-        make_engine=partial(make_engine, limits, http2=listener.http2 and not listener.tls),
+        make_engine=partial(
+            make_engine,
+            limits,
+            http2=listener.http2 and not listener.tls,
+            upgrade=settings.http2_upgrade and listener.http2 and not listener.tls,
+        ),
         make_http2=partial(make_http2, limits, monotonic) if listener.http2 else None,
         timeouts=timeouts,
         eager=sys.version_info >= (3, 12),

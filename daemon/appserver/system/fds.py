@@ -1,12 +1,15 @@
-"""Sockets that this process is handed: sd_listen_fds(3), and `--fd N` for everybody else.
+"""Descriptors: how many this process may have, and the sockets that it is handed.
 
-A descriptor is a number that somebody else chose, so each is asked what it is before it is believed. They arrive
-blocking and inheritable; from here on they are neither.
+Sockets come by sd_listen_fds(3), and by `--fd N` for everybody else. A descriptor is a number that somebody else
+chose, so each is asked what it is before it is believed. They arrive blocking and inheritable; from here on they are
+neither.
 """
 
 import os
+import resource
 import socket
 import stat
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +23,11 @@ from appserver.errors import ListenError
 
 _VARIABLES: Final = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES")
 _STANDARD_FDS: Final = range(3)
+
+LIMIT_MAX: Final = 512 * 1024
+"""The hard limit that systemd gives to services. Some containers allow a thousand million, and there are programs that
+close every number up to it before they start another one."""
+
 _KINDS: Final[Mapping[int, str]] = {
     socket.SOCK_DGRAM: "datagram",
     socket.SOCK_SEQPACKET: "sequential packet",
@@ -62,6 +70,25 @@ class Inherited:
 
     sockets: tuple[InheritedSocket, ...] = ()
     ignored: str | None = None
+
+
+def raise_limit() -> None:
+    """Raise the number of descriptors that this process may have as far as it is allowed to.
+
+    The soft limit is 1024 nearly everywhere, for the sake of programs with select(2) (getrlimit(2)); an event
+    loop uses epoll(7). A sandbox may forbid it: then the unit has to say it.
+    """
+    with suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = LIMIT_MAX if hard == resource.RLIM_INFINITY else min(hard, LIMIT_MAX)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def read_limit() -> int:
+    """How many descriptors this process may have; 2**63 - 1 for any number of them."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else sys.maxsize
 
 
 def take_inherited() -> Inherited:

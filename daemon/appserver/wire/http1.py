@@ -72,6 +72,7 @@ class Http1Engine(ABC):
         "_seen",
         "_skipped",
         "_stream",
+        "_upgrade",
         "closing",
     )
 
@@ -80,10 +81,10 @@ class Http1Engine(ABC):
     multiplexed: ClassVar[bool] = False
     pushes: ClassVar[bool] = False
 
-    def __init__(self, limits: Limits, *, http2: bool = False) -> None:
-        """Begin a connection; with `http2` the peer may go on in HTTP/2."""
+    def __init__(self, limits: Limits, *, http2: bool = False, upgrade: bool = False) -> None:
+        """Begin a connection; with `http2` the peer may begin in HTTP/2, with `upgrade` ask for it (`h2c`)."""
         self._limits = limits
-        self._http2 = http2
+        self._http2, self._upgrade = http2, upgrade
         self._received = bytearray()
         self._out: list[bytes] = []
         self._phase = IDLE
@@ -224,7 +225,7 @@ class Http1Engine(ABC):
             self._left = length
         # Head(…) would go through a function in Python: 0.1 us more.
         event = tuple.__new__(Head, (self._stream, method, target, headers, version, whole, expects))
-        if upgrade and whole and self._http2 and version == "1.1" and self._stream == 1 and not self._draining:
+        if upgrade and whole and self._upgrade and version == "1.1" and self._stream == 1 and not self._draining:
             settings = read_settings(headers)
             if settings is not None:
                 self._out.append(SWITCHING)
@@ -437,8 +438,8 @@ class ReferringEngine(Http1Engine):
 
     __slots__ = ("_plain_length",)
 
-    def __init__(self, limits: Limits, *, http2: bool = False) -> None:
-        super().__init__(limits, http2=http2)
+    def __init__(self, limits: Limits, *, http2: bool = False, upgrade: bool = False) -> None:
+        super().__init__(limits, http2=http2, upgrade=upgrade)
         # A head that is no longer than any of its parts may be breaks none of these limits.
         self._plain_length = min(limits.request_line, limits.field, limits.head)
 

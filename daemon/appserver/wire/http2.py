@@ -1,38 +1,30 @@
 """HTTP/2 but for the frames: what both HTTP/2 engines have in common.
 
-A library behind each engine keeps the protocol's state: frames, HPACK, windows, the states of streams. What a request
-means, what is refused and how, which floods end a connection, how a connection takes its leave, and what becomes of
-a response's fields is decided here, once.
+A library behind each engine keeps the protocol's state: HPACK, windows, the states of streams. What a request means
+and what is refused (`http2_requests`), which frames may come (`http2_gate`), and here how a connection takes its leave
+and what becomes of a response is decided once, for all engines.
 
-    stream      open ──Head──▶ request and response go on, each for itself ──both ended──▶ gone
-                  └── malformed, cancelled, failed ──RST_STREAM──▶ gone
-    connection  OPEN ──drain()──▶ NOTICED ──PING answered──▶ LEAVING ──last stream gone──▶ closing
-                  └── the peer breaks the protocol, or floods ──GOAWAY──▶ closing
+    OPEN ──drain()──▶ NOTICED ──PING answered──▶ LEAVING ──last stream gone──▶ closing
+      └── the peer breaks the protocol, or floods ──GOAWAY──▶ closing
 
 Leaving takes two steps (RFC 9113 section 6.8): the first GOAWAY names no last stream, so that requests which are under
 way are still taken; a PING tells when the peer has seen it; the second GOAWAY names the last one that is served.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import ClassVar, Final
 
-from appserver.wire.engine import Body, Broken, Closed, Event, Head, Headers, Limits, Refused, Reset
+from appserver.wire.engine import Broken, Closed, Event, Head, Headers, Limits, Refused, Reset
 from appserver.wire.http2_frames import (
     CANCEL,
     ENHANCE_YOUR_CALM,
     INTERNAL_ERROR,
     NO_ERROR,
     PROTOCOL_ERROR,
-    REFUSED_STREAM,
-    RESET_COST,
-    RST_STREAM,
     Violation,
 )
-from appserver.wire.http2_gate import FrameGate
-from appserver.wire.http2_head import HeadReader, Malformed, check_trailers
-from appserver.wire.semantics import Refusal
+from appserver.wire.http2_requests import DROPPED, LEAVING, NOTICED, OPEN, Requests, Stream
 
 TAKE_SIZE: Final = 64 * 1024
 """Bytes that `take()` gives at once: what the transport does not hold yet can still be overtaken by urgent streams."""
@@ -43,64 +35,22 @@ STREAM_WINDOW: Final = 256 * 1024
 CONNECTION_WINDOW: Final = 1024 * 1024
 """The same for all streams of a connection: what uploads to an application that does not read can hold."""
 
-_LENGTH_REASON: Final = "a body that is not as long as its Content-Length says"
 LEAVE_PING: Final = b"leaving\0"
 
-_DROPPED: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-"""Fields of a response that HTTP/2 has no place for (RFC 9113 section 8.2.2), and HTTP/1.1 has."""
 
 _STATUS: Final = {status: (b":status", b"%d" % status) for status in range(100, 600)}
 
-# States of the connection.
-OPEN: Final = "open"
-NOTICED: Final = "noticed"
-LEAVING: Final = "leaving"
 
-
-@dataclass(slots=True)
-class Stream:
-    """A request and its response.
-
-    Attributes:
-        open: The request has not ended.
-        length: Bytes of its body that it says to have; -1 where it does not.
-        received: Those that have come.
-        unread: Those of them that the application has not read: credit that the peer has not got back.
-        muted: Refused; what still comes of the body is dropped.
-        expects: The client waits for 100 Continue.
-        bodiless: The response has no body, whatever is given.
-        responded: The response has begun.
-        ended: All of it has been given to the engine.
-        given: Bytes of its body that have been.
-    """
-
-    open: bool
-    bodiless: bool
-    expects: bool
-    length: int = -1
-    received: int = 0
-    unread: int = 0
-    given: int = 0
-    muted: bool = False
-    responded: bool = False
-    ended: bool = False
-
-
-class Http2Engine(FrameGate):
+class Http2Engine(Requests):
     """One HTTP/2 connection, server side; with a library behind the methods below it is a `wire.engine.Engine`."""
 
     __slots__ = (
         "_begun",
         "_eof",
-        "_heads",
-        "_late",
-        "_limits",
         "_mute",
         "_peer_left",
         "_pieces",
-        "_streams",
         "closing",
-        "state",
     )
 
     name: ClassVar[str]
@@ -109,15 +59,10 @@ class Http2Engine(FrameGate):
     abrupt: ClassVar[bool] = False
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
-        super().__init__(clock)
-        self._limits = limits
-        self._heads = HeadReader(limits)
-        self._streams: dict[int, Stream] = {}
-        self._late: list[Event] = []  # found while writing; told by the next receive()
+        super().__init__(limits, clock)
         self._mute: list[int] = []  # answered before their request had ended
         self._pieces = 0  # of bodies, that were given since something was last written
         self._begun = self._peer_left = self._eof = False
-        self.state = OPEN
         self.closing = False
 
     # What a library does
@@ -136,10 +81,6 @@ class Http2Engine(FrameGate):
         """
 
     @abstractmethod
-    def credit(self, stream: int, count: int) -> None:
-        """Give the peer so many bytes of its windows back."""
-
-    @abstractmethod
     def write_head(self, stream: int, fields: Headers, end: bool) -> None:
         """Begin the final response."""
 
@@ -154,10 +95,6 @@ class Http2Engine(FrameGate):
     @abstractmethod
     def write_trailers(self, stream: int, fields: Headers) -> None:
         """End the response behind what is queued of its body."""
-
-    @abstractmethod
-    def write_reset(self, stream: int, code: int) -> None:
-        """Write RST_STREAM, and forget what is queued."""
 
     @abstractmethod
     def write_promise(self, stream: int, fields: Headers) -> int | None:
@@ -177,7 +114,8 @@ class Http2Engine(FrameGate):
 
     def write_out(self) -> None:
         """See `FrameGate`."""
-        self.own += self.drive()
+        if len(self.own) < TAKE_SIZE:  # more is not made for a peer that does not read
+            self.own += self.drive()
 
     @abstractmethod
     def queued(self, stream: int) -> int:
@@ -187,8 +125,8 @@ class Http2Engine(FrameGate):
 
     def receive(self, data: bytes) -> list[Event]:
         """See `wire.engine.Engine`."""
-        events, self._late = self._late, []
-        if self.closing or not data:
+        events = self.news()
+        if self.closing or not (data or self.more):
             return events
         if not self._begun:
             self._start()
@@ -202,10 +140,27 @@ class Http2Engine(FrameGate):
         self._begun = True
         self.begin()
 
+    def news(self) -> list[Event]:
+        """What was found while writing."""
+        events, self._late = self._late, []
+        return events
+
+    def is_over(self, stream: int) -> bool:
+        """Whether the response has ended, though its application may not know."""
+        found = self._streams.get(stream)
+        return found is None or found.ended
+
+    @property
+    def limit(self) -> int:
+        """Requests that the peer may have open at once."""
+        return self._limits.streams
+
     def eof(self) -> list[Event]:
         """See `wire.engine.Engine`."""
         self._peer_left = self._eof = True
         events = self.receive(b"")
+        while self.more and not self.closing:
+            events += self.receive(b"")
         for number, stream in list(self._streams.items()):
             if stream.open and not stream.muted:
                 # No end of its body will come; the answer may still be read.
@@ -227,109 +182,9 @@ class Http2Engine(FrameGate):
         self._return_credit(stream, found)
         return [Refused(stream, status, reason)]
 
-    def request(self, number: int, fields: Sequence[tuple[bytes, bytes]], end: bool, events: list[Event]) -> None:
-        """The library has read the head of a request."""
-        code = self.doomed.pop(number, None) if self.doomed else None
-        if code is not None:
-            self.reject(number, code, "a stream that depends on itself", events)
-            return
-        if self.state is LEAVING:
-            self.forget(number)
-            self.write_reset(number, REFUSED_STREAM)
-            return
-        limit = self._limits.streams
-        if len(self._streams) >= limit and self._count() >= limit:
-            self.write_out()  # a library tells that a stream is over when it writes its end
-        if len(self._streams) >= limit and self._count() >= limit:
-            self.reject(number, REFUSED_STREAM, f"more than {limit} streams at once", events)
-            return
-        try:
-            method, target, headers, version, length, expects, _, _ = self._heads.read(fields, end=end)
-        except Malformed as malformed:
-            self.reject(number, PROTOCOL_ERROR, f"a malformed request: {malformed.reason}", events)
-            return
-        except Refusal as refusal:
-            self._streams[number] = Stream(not end, (b":method", b"HEAD") in fields, False, muted=True)
-            events.append(Refused(number, refusal.status, refusal.reason))
-            return
-        self._streams[number] = Stream(not end, method == "HEAD", expects, length)
-        # Head(…) would go through a function in Python: 0.1 us more.
-        events.append(tuple.__new__(Head, (number, method, target, headers, version, end, expects)))
-
-    def _count(self) -> int:
-        """Streams that the peer has begun."""
-        return sum(number & 1 for number in self._streams)
-
-    def adopt(self, head: Head) -> Head:
-        """Take the request of an upgraded connection for stream 1; it has been checked as HTTP/1.1."""
-        dropped = _DROPPED | {b"http2-settings"}
-        headers = [field for field in head.headers if field[0] not in dropped]
-        self.last = 1
-        self._streams[1] = Stream(False, head.method == "HEAD", False)
-        return Head(1, head.method, head.target, headers, "2", True, False)
-
-    def data(self, number: int, data: bytes, end: bool, events: list[Event]) -> None:
-        """The library has read some of a body."""
-        stream = self._streams.get(number)
-        if stream is None or stream.muted:
-            if data:
-                self.credit(number, len(data))
-            if stream is not None and end:
-                stream.open = False
-            return
-        stream.expects = False
-        stream.received += len(data)
-        if self._limits.body and stream.received > self._limits.body:
-            stream.muted = True
-            stream.open = not end
-            if data:
-                self.credit(number, len(data))
-            self._return_credit(number, stream)
-            events.append(Refused(number, 413, f"the body is longer than {self._limits.body} bytes"))
-            return
-        stream.unread += len(data)
-        if end:
-            stream.open = False
-        if 0 <= stream.length < stream.received or (end and stream.received < stream.length):
-            self.reject(number, PROTOCOL_ERROR, _LENGTH_REASON, events)
-        elif data or end:
-            events.append(Body(number, data, end))
-
-    def trailers_read(self, number: int, fields: Sequence[tuple[bytes, bytes]], events: list[Event]) -> None:
-        """The library has read the trailers of a request, which end it."""
-        stream = self._streams.get(number)
-        if stream is None:
-            return
-        stream.open = False
-        told: list[Event] = [] if stream.muted else events  # one that was refused has had its record
-        code = self.doomed.pop(number, None) if self.doomed else None
-        if code is not None:
-            self.reject(number, code, "trailers that do not end the request", told)
-            return
-        try:
-            if not stream.muted and stream.received < stream.length:
-                raise Malformed(_LENGTH_REASON)  # noqa: TRY301
-            check_trailers(fields, self._limits)
-        except Malformed as malformed:
-            self.reject(number, PROTOCOL_ERROR, f"malformed trailers: {malformed.reason}", told)
-        except Refusal as refusal:
-            stream.muted = True
-            told.append(Refused(number, refusal.status, refusal.reason))
-        else:
-            told.append(Body(number, b"", True))
-
-    def peer_reset(self, number: int, code: int, events: list[Event]) -> None:
-        """The peer has given up a stream."""
-        stream = self._streams.pop(number, None)
-        if stream is not None:
-            self._return_credit(number, stream)
-            events.append(Reset(number, code))
-
     def peer_leaves(self, events: list[Event]) -> None:
-        """The peer begins no more streams (GOAWAY)."""
+        """The peer begins no more streams (GOAWAY), once it has got what it asked for before."""
         self._peer_left = True
-        if not self._streams:
-            self.closing = True
         events.append(Closed())
 
     def pong(self, payload: bytes) -> None:
@@ -337,32 +192,6 @@ class Http2Engine(FrameGate):
         if self.state is NOTICED and payload == LEAVE_PING:
             self.state = LEAVING
             self.write_goaway(NO_ERROR, final=True)
-
-    def gone(self, number: int, code: int) -> None:
-        """A stream is over; with a code that is not 0 the library has reset it, for a fault of the peer's."""
-        stream = self._streams.pop(number, None)
-        if code and (stream is None or not stream.ended or stream.open):
-            self.forget(number)
-            self.budget.spend(RESET_COST, RST_STREAM)
-            if stream is None or not stream.muted:  # one that was refused has had its record
-                self._late.append(Refused(number, 0, "a malformed message, or one against the stream's state"))
-        if stream is not None:
-            self._return_credit(number, stream)
-
-    def reject(self, stream: int, code: int, reason: str, events: list[Event]) -> None:
-        """Reset a stream for a fault of the peer's."""
-        found = self._streams.pop(stream, None)
-        if found is not None:
-            self._return_credit(stream, found)
-        self.forget(stream)
-        self.write_reset(stream, code)
-        events.append(Refused(stream, 0, reason))
-        self.budget.spend(RESET_COST, RST_STREAM)
-
-    def is_open(self, stream: int) -> bool | None:
-        """See `FrameGate`."""
-        found = self._streams.get(stream)
-        return None if found is None else found.open
 
     def fail(self, code: int, reason: str) -> list[Event]:
         """End the connection with an error (RFC 9113 section 5.4.1)."""
@@ -372,18 +201,6 @@ class Http2Engine(FrameGate):
             self.break_off(code)
         self.closing = True
         return [Broken(code, reason)]
-
-    def _return_credit(self, number: int, stream: Stream) -> None:
-        if stream.unread:
-            self.credit(number, stream.unread)
-            stream.unread = 0
-
-    def consumed(self, stream: int, count: int) -> None:
-        """See `wire.engine.Engine`."""
-        found = self._streams.get(stream)
-        if found is not None and found.unread:
-            found.unread -= count
-            self.credit(stream, count)
 
     # Out
 
@@ -405,10 +222,12 @@ class Http2Engine(FrameGate):
             return
         found.responded = True
         fields = [_STATUS.get(status) or (b":status", b"%d" % status)]
-        fields += [field for field in headers if field[0] not in _DROPPED]
+        fields += [field for field in headers if field[0] not in DROPPED]
         if found.bodiless or status in (204, 304):
             found.bodiless = True
             body = b""
+            if status == 204:  # RFC 9110 section 8.6
+                fields = [field for field in fields if field[0] != b"content-length"]
         # What has no body ends with its head, also where the application is slow to say so: an empty DATA frame behind
         # a 304 with its Content-Length is an error to clients that use h2.
         if not body and (end or (found.bodiless and not found.open)):
@@ -465,7 +284,7 @@ class Http2Engine(FrameGate):
         found = self._streams.get(stream)
         if found is None or found.ended or not self.pushes or not stream % 2 or self.state is not OPEN:
             return None
-        fields = [field for field in headers if field[0] not in _DROPPED and field[0] != b"host"]
+        fields = [field for field in headers if field[0] not in DROPPED and field[0] != b"host"]
         host = next((value for name, value in headers if name == b"host"), b"")
         line = [(b":method", b"GET"), (b":scheme", self._heads.scheme), (b":authority", host), (b":path", path)]
         # Without this both libraries would break RFC 9113 section 5.1.2.

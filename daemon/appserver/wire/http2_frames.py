@@ -72,10 +72,6 @@ BUDGET_RATE: Final = 100
 RESET_COST: Final = 5
 """Of a stream begun in vain, whoever ended it (CVE-2023-44487, CVE-2025-8671): 200 at once, then 20 a second."""
 
-HASTE_COST: Final = 15
-"""Of a stream that is given up in the same read that brings it, besides: 50 of them at once. Who goes to another page
-gives up what was asked for before, and a flood what it asks for."""
-
 CONTINUATIONS_LIMIT: Final = 16
 """CONTINUATION frames of one header block. Limits on its size do not count the empty ones."""
 

@@ -28,7 +28,6 @@ from appserver.wire.http2_frames import (
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     GOAWAY,
-    HASTE_COST,
     HEADER_SIZE,
     HEADERS,
     LAST_STREAM,
@@ -54,6 +53,11 @@ from appserver.wire.http2_frames import (
 MAX_FRAME_SIZE: Final = 16 * 1024
 """Bytes of a frame's payload that we take: what RFC 9113 section 4.2 has everybody take."""
 
+FRAMES_A_TURN: Final = 100
+"""Small frames that are handled in one call: about a millisecond's work. Whoever sends more at once waits for his next
+turn, and the others have theirs in between."""
+
+_SMALL: Final = 1024  # bytes of a payload; of larger ones there cannot be many in a read
 _PAST: Final = 256  # streams reset by us, and gaps in their numbers, that are remembered: the latest
 _PLAIN: Final = END_HEADERS | PADDED | PRIORITISED
 _DECISIVE: Final = frozenset({DATA, HEADERS, CONTINUATION, RST_STREAM, WINDOW_UPDATE})
@@ -67,6 +71,7 @@ class FrameGate(ABC):
         budget: What the peer may spend on frames that bring nothing.
         doomed: Streams whose head is to be read, for HPACK's sake, and then refused with this code.
         last: The last stream of the peer's that was begun.
+        more: So many frames came at once that the rest waits for the next call.
         own: Frames of ours, to be written before what the library has.
         prefaced: The client's preface has come.
         promised: The last stream that was promised to the peer.
@@ -79,13 +84,13 @@ class FrameGate(ABC):
         "_gaps",
         "_reset",
         "_rest",
-        "_seen",
         "_settled",
         "_told",
         "block",
         "budget",
         "doomed",
         "last",
+        "more",
         "own",
         "prefaced",
         "promised",
@@ -100,7 +105,6 @@ class FrameGate(ABC):
         self._settled = False  # the client's SETTINGS have come
         self._acknowledged = False  # and its answer to ours
         self._continued = 0
-        self._seen = 0  # the last stream that was begun before the present read
         self._reset: deque[int] = deque(maxlen=_PAST)
         self._told: deque[int] = deque(maxlen=_PAST)  # streams that are over, whose peer has been told so
         self._fragments: list[bytes] = []  # of a header block that is not whole
@@ -109,7 +113,7 @@ class FrameGate(ABC):
         self.doomed: dict[int, int] = {}
         self.last = self.promised = 0
         self.own = b""
-        self.prefaced = False
+        self.prefaced = self.more = False
 
     @abstractmethod
     def feed(self, data: bytes, events: list[Event]) -> None:
@@ -158,10 +162,10 @@ class FrameGate(ABC):
         Raises:
             Violation: The peer breaks the protocol, or floods.
         """
-        self._seen = self.last
         received = self._rest + data if self._rest else data
         self._rest = b""
-        start = at = 0
+        self.more = False
+        start = at = small = 0
         size = len(received)
         if not self.prefaced:
             at = self._take_preface(received, events)
@@ -178,6 +182,11 @@ class FrameGate(ABC):
                     raise Violation(FRAME_SIZE_ERROR, "a frame that is too long")  # noqa: TRY301
                 if end > size:
                     break
+                if length < _SMALL:
+                    small += 1
+                    if small > FRAMES_A_TURN:
+                        self.more = True
+                        break
                 stream = int.from_bytes(received[at + 5 : at + 9], "big") & LAST_STREAM
                 if (
                     kind == HEADERS
@@ -193,13 +202,13 @@ class FrameGate(ABC):
                     unfed = True
                 else:
                     if unfed:
-                        self.feed(received[start:at], events)
-                        start = at
+                        chunk, start = received[start:at], at  # first, so that nothing is fed twice
+                        self.feed(chunk, events)
                     instead = self._check(kind, flags, stream, received, at, end, events)
                     if instead is not None:
-                        if start < at:
-                            self.feed(received[start:at], events)
-                        start = end
+                        chunk, start = received[start:at], end
+                        if chunk:
+                            self.feed(chunk, events)
                         if instead:
                             self.feed(instead, events)
                     unfed = kind in _DECISIVE
@@ -260,8 +269,6 @@ class FrameGate(ABC):
                 raise Violation(FRAME_SIZE_ERROR, "an RST_STREAM that is not 4 bytes long")
             if stream > (self.last if stream & 1 else self.promised) or not stream:
                 raise Violation(PROTOCOL_ERROR, "RST_STREAM on a stream that was not begun")
-            if stream > self._seen and stream & 1:
-                self.budget.spend(HASTE_COST, kind)
             return None
         if kind in (CONTINUATION, PUSH_PROMISE):
             raise Violation(PROTOCOL_ERROR, "a frame that a client does not send here")
@@ -354,7 +361,9 @@ class FrameGate(ABC):
             self.last = stream
         elif any(low < stream < high for low, high in self._gaps):
             raise Violation(PROTOCOL_ERROR, "HEADERS on a stream below the last one (section 5.1.1)")
-        elif not self._was_reset(stream):
+        elif self._was_reset(stream):
+            self.budget.spend(RESET_COST, RST_STREAM)
+        else:
             raise Violation(STREAM_CLOSED, "HEADERS on a stream that is closed")
         if flags & END_HEADERS:
             return instead

@@ -135,7 +135,7 @@ class H2Engine(Http2Engine):
         """See `Http2Engine`."""
         self._begun = True
         try:
-            self._library.initiate_upgrade_connection(urlsafe_b64encode(settings))
+            self._library.initiate_upgrade_connection(urlsafe_b64encode(_bound_table(settings)))
         except (H2Error, HyperframeError, ValueError):
             return self.fail(PROTOCOL_ERROR, "HTTP2-Settings that are none")
         self._introduce()
@@ -153,7 +153,7 @@ class H2Engine(Http2Engine):
             end = at + HEADER_SIZE + int.from_bytes(data[at : at + 3], "big")
             frame = data[at:end]
             if frame[3] == SETTINGS:
-                frame = _bound_table(frame)
+                frame = frame[:HEADER_SIZE] + _bound_table(frame[HEADER_SIZE:])
                 # Asked for what it does besides: forget the streams that are over. Their windows would be changed too.
                 _ = self._library.open_inbound_streams
             self._tell(frame, int.from_bytes(data[at + 5 : at + 9], "big"), events)
@@ -303,7 +303,8 @@ class H2Engine(Http2Engine):
 
     def send_window(self, stream: int) -> int:
         """See `FrameGate`."""
-        return int(self._library.streams[stream].outbound_flow_control_window)
+        found = self._library.streams.get(stream)  # it forgets those that are over before we do
+        return 0 if found is None else int(found.outbound_flow_control_window)
 
     def queued(self, stream: int) -> int:
         """See `wire.engine.Engine`."""
@@ -336,13 +337,12 @@ def _cut(pieces: deque[bytes], size: int) -> bytes:
     return b"".join(taken)
 
 
-def _bound_table(frame: bytes) -> bytes:
-    """A SETTINGS frame with a HEADER_TABLE_SIZE that is not above ours; the library would take any for its own."""
-    payload = b"".join(
+def _bound_table(settings: bytes) -> bytes:
+    """SETTINGS with a HEADER_TABLE_SIZE that is not above ours; the library would take any for its own."""
+    return b"".join(
         pack("!HL", number, min(value, _TABLE_SIZE) if number == SettingCodes.HEADER_TABLE_SIZE else value)
-        for number, value in iter_unpack("!HL", frame[HEADER_SIZE:])
+        for number, value in iter_unpack("!HL", settings)
     )
-    return frame[:HEADER_SIZE] + payload
 
 
 def _explain(error: Exception) -> str:

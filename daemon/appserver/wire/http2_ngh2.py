@@ -58,6 +58,7 @@ _NO_RFC7540_PRIORITIES: Final = 0x9
 # What the library is told in the place of our limit: over that it would end the connection, and not the stream.
 _ANY_STREAMS: Final = 0x7FFFFFF0
 
+_ANY_HEAD: Final = 1 << 24  # of a response: over the library's limit, 64 KiB, the stream is reset without a word
 _NO_SIGNAL: Final = Priority()
 _SHARED: Final = Priority(incremental=True)
 
@@ -81,6 +82,7 @@ class Ngh2Engine(Http2Engine):
             Configuration(
                 auto_window_update=False,
                 max_continuations=CONTINUATIONS_LIMIT,
+                max_send_header_block_length=_ANY_HEAD,
                 max_inbound_header_list_size=_SPARE * size,
                 max_inbound_header_count=_SPARE * limits.fields,
                 # What a peer may do in vain is counted in `http2_frames.Budget`, alike for all engines.

@@ -23,8 +23,8 @@ AUTO: Final = "auto"
 class MakeEngine(Protocol):
     """Makes the HTTP/1.1 engine of one connection."""
 
-    def __call__(self, limits: Limits, *, http2: bool = False) -> Engine:
-        """With `http2` the peer may go on in HTTP/2."""
+    def __call__(self, limits: Limits, *, http2: bool = False, upgrade: bool = False) -> Engine:
+        """With `http2` the peer may begin in HTTP/2, with `upgrade` ask for it (`h2c`)."""
         ...
 
 
@@ -71,6 +71,12 @@ _HTTP2: Final = {
 
 # uvicorn's name for its native engine: who brings that option wants the fast one.
 _SYNONYMS: Final = {"httptools": "h1c"}
+
+
+def build() -> str:
+    """The build that runs: `compiled` where the hot path is native code (docs/compiled.md), else `interpreted`."""
+    spec = find_spec(Limits.__module__)
+    return "interpreted" if spec is None or str(spec.origin).endswith(".py") else "compiled"
 
 
 def engines() -> dict[str, str]:

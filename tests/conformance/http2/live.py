@@ -165,7 +165,7 @@ def serving(folder: Path, engine: str) -> Iterator[Live]:
         server = starter(
             "frames:app",
             *("--bind", "127.0.0.1:0?tls=off", "--bind", "127.0.0.1:0", "--http2-engine", engine),
-            *(*pair.arguments, "--no-access-log"),
+            *(*pair.arguments, "--no-access-log", "--http2-upgrade"),
             bind=False,
         )
         yield Live(server, engine, issuer.client())

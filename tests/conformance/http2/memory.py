@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from appserver.wire.engine import Body, Broken, Closed, Engine, Event, Head, Headers, Limits, Refused, Reset
+from appserver.wire.engine import Body, Broken, Closed, Event, Head, Headers, Limits, Refused, Reset
+from appserver.wire.http2 import Http2Engine
 from appserver.wire.select import pick_http2
 from tests.apps.frames import HINT, tell
 from tests.conformance.http2.client import Silence
@@ -39,7 +40,7 @@ class Exchange:
 class Memory:
     """The engine's side of a connection; implements `client.Pipe`."""
 
-    engine_made: Engine
+    engine_made: Http2Engine
     engine: str
     clock: Clock = field(default_factory=Clock)
     live: bool = False
@@ -56,6 +57,8 @@ class Memory:
         if self.closed:
             return
         self._follow(self.engine_made.receive(data))
+        while self.engine_made.more and not self.closed:
+            self._follow(self.engine_made.receive(b""))
 
     @property
     def over(self) -> bool:

@@ -191,7 +191,7 @@ class Serving:
             name="http",
             service=self.service,
             loop=self.loop,
-            make_engine=partial(pick(), limits, http2=http2 is not None),
+            make_engine=partial(pick(), limits, http2=http2 is not None, upgrade=http2 is not None),
             make_http2=None if http2 is None else partial(pick_http2(http2), limits, monotonic),
             timeouts=timeouts,
             eager=eager,

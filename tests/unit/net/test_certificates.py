@@ -1,9 +1,13 @@
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from appserver.errors import AppserverError, CertificateError, CredentialError, UsageError
+from appserver.errors import CertificateError, CredentialError, UsageError
 from appserver.kinds import Password
 from appserver.net.certificates import Files, find_files, read_identity, read_password
 from appserver.settings import Settings
@@ -94,11 +98,53 @@ def test_a_folder_without_certificates_is_told_what_it_may_have(tmp_path: Path) 
         find_files(Settings(tls_dir=str(tmp_path / "none")))
 
 
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """As a user who is not root, which tests may be."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("name", ["shop", "shop.pem"])
+def test_what_may_not_be_looked_at_in_a_folder_is_named(name: str) -> None:
+    # Not in tmp_path, which nobody but the tests' user may enter.
+    with TemporaryDirectory(prefix="as-") as text:
+        folder = Path(text)
+        folder.chmod(0o755)
+        hidden = folder / "hidden"
+        touch(folder, "tls/a.pem", "tls/a.key", "hidden/shop/tls.crt", "hidden/shop.pem")
+        link = folder / "tls" / name
+        link.symlink_to(hidden / name)
+        hidden.chmod(0)
+        try:
+            with without_rights(), pytest.raises(CertificateError) as caught:
+                find_files(Settings(tls_dir=str(folder / "tls")))
+        finally:
+            hidden.chmod(0o700)
+    assert str(caught.value) == f"{link}: Permission denied; expected a certificate or a folder of one"
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "a.pem", "a.key")
+    (tmp_path / "old").symlink_to(tmp_path / "none")
+    assert found(tmp_path) == [("a.pem", "a.key")]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"tls_key": ("a",)}, "--tls-key: 'a': expected a --tls-cert for each --tls-key"),
         ({"tls_cert": ("a",), "tls_key": ("b", "c")}, "--tls-key: 'c': expected a --tls-cert for each --tls-key"),
+        ({"tls_ca": "/ca"}, "--tls-ca: '/ca': expected a certificate of the server's own (--tls-cert)"),
+        (
+            {"tls_ca": "/ca", "tls_client_cert": "required"},
+            "--tls-ca: '/ca': expected a certificate of the server's own (--tls-cert)",
+        ),
         ({"tls_client_cert": "required"}, "--tls-client-cert: 'required': expected --tls-ca, whose clients are let in"),
     ],
 )
@@ -185,10 +231,10 @@ def test_a_password_may_be_a_credential_or_itself(tmp_path: Path, monkeypatch: p
     assert read_password(None) is None
 
 
-@pytest.mark.parametrize(("text", "kind"), [("/none/password", CertificateError), ("credential:none", CredentialError)])
-def test_a_password_that_cannot_be_read_is_an_error(
-    text: str, kind: type[AppserverError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_password_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    with pytest.raises(kind, match=text):
-        read_password(Password(text))
+    with pytest.raises(CredentialError, match="credential:none"):
+        read_password(Password("credential:none"))
+    with pytest.raises(CertificateError) as caught:
+        read_password(Password("/hunter2"))  # may be a password that looks like a path
+    assert str(caught.value) == "the file of --tls-key-password cannot be read: No such file or directory"

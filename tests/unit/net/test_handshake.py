@@ -3,10 +3,12 @@
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from appserver.settings import Settings
 from tests.certificates import Issuer
 from tests.unit.net.conftest import Play
 from tests.unit.net.serving import GET, Client, Serving, echo, pair
+from tests.unit.records import Records
 
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 """How a TLS handshake begins."""
@@ -34,7 +37,12 @@ class Secured:
     """A listener that speaks TLS, with its acceptor."""
 
     def __init__(
-        self, context: ssl.SSLContext, *, timeout: float = 5.0, connected: socket.socket | None = None
+        self,
+        context: ssl.SSLContext,
+        *,
+        timeout: float = 5.0,
+        connected: socket.socket | None = None,
+        bound: int = handshake.PENDING_MAX,
     ) -> None:
         self.serving = Serving(echo)
         self.serving.endpoint.describe_tls = describe
@@ -45,7 +53,7 @@ class Secured:
             sock, "tls", connected=connected is not None, inherited=connected is not None, tls=True
         )
         make = partial(SerialConnection, self.serving.endpoint)
-        self.handshakes = Handshakes("tls", loop, lambda: context, make, timeout, 30.0, records.log)
+        self.handshakes = Handshakes("tls", loop, lambda: context, make, timeout, 30.0, records.log, bound)
         self.acceptor = Acceptor(self.listener, loop, make, records.log, 128, self.handshakes)
         self.acceptor.start()
 
@@ -172,7 +180,7 @@ def test_the_loops_own_deadline_is_the_same(run: Play, context: ssl.SSLContext) 
         await client.send(HELLO)
         assert await client.rest() == b""
         [record] = secured.serving.records.of("handshake_failed")
-        assert "taking longer than" in record["message"]
+        assert record["message"] == "A TLS handshake failed: it took too long"
         await secured.end()
 
     run(scene)
@@ -236,18 +244,17 @@ def test_a_client_that_cannot_agree_is_told_of(run: Play, issuer: Issuer, contex
     run(scene)
 
 
-def test_above_the_bound_the_oldest_is_given_up(
-    run: Play, issuer: Issuer, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_above_the_bound_the_oldest_is_given_up(run: Play, issuer: Issuer, context: ssl.SSLContext) -> None:
     async def scene() -> None:
-        monkeypatch.setattr(handshake, "PENDING_MAX", 3)
-        secured = Secured(context)
+        secured = Secured(context, bound=3)
         silent = [secured.raw() for _ in range(3)]
         await secured.serving.until(lambda: secured.acceptor.pending == 3)
         assert (await secured.ask(issuer.client())).startswith(b"HTTP/1.1 200 ")
         assert await silent[0].rest() == b""
         assert secured.acceptor.pending == 2
         await secured.end()
+        causes = [record["message"].partition(": ")[2] for record in secured.serving.records.of("handshake_failed")]
+        assert causes == ["it stalled while too many later ones were under way", *["the server stops"] * 2]
 
     run(scene)
 
@@ -285,6 +292,116 @@ def test_while_stopping_handshakes_have_less_time_and_hold_up_nobody(
         secured.acceptor.sweep(monotonic() + 1.1)
         assert await stalled.rest() == b""
         await secured.serving.until(lambda: gone == [True])
+        await secured.end()
+
+    run(scene)
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "listeners", "bound"),
+    [(1024, 1, 256), (1024, 2, 128), (524288, 1, 1000), (2**63 - 1, 3, 1000), (3, 1, 1)],
+)
+def test_the_bound_leaves_half_of_the_descriptors_to_connections(descriptors: int, listeners: int, bound: int) -> None:
+    assert handshake.find_bound(descriptors, listeners) == bound
+
+
+def test_for_want_of_descriptors_the_oldest_is_given_up_unless_it_is_young(
+    run: Play, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        secured = Secured(context)
+        assert not secured.handshakes.relieve()
+        stalled = [secured.raw() for _ in range(2)]
+        await secured.serving.until(lambda: secured.acceptor.pending == 2)
+        assert not secured.handshakes.relieve()
+        monkeypatch.setattr(handshake, "RELIEF_SECONDS", 0)
+        assert secured.handshakes.relieve()
+        assert secured.handshakes.relieve()  # the same one: it has not ended yet
+        assert await stalled[0].rest() == b""
+        assert secured.acceptor.pending == 1
+        assert secured.messages() == ["A TLS handshake failed: it stalled while the process was out of descriptors"]
+        await secured.end()
+
+    run(scene)
+
+
+class Greeter(asyncio.Protocol):
+    """Says hello, and ends when it is told to; `meanwhile` runs as soon as the handshake is done."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self._meanwhile = meanwhile
+        self.transport: asyncio.Transport | None = None
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+        self._meanwhile()
+        transport.write(b"hello")
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio.Protocol has it
+        self.lost = True
+
+
+@pytest.mark.parametrize("when", ["a turn later", "in the same call"])
+def test_one_that_is_given_up_in_the_turn_in_which_it_is_done_keeps_its_socket_to_itself(
+    when: str, run: Play, issuer: Issuer, context: ssl.SSLContext
+) -> None:
+    """Closed behind its transport's back, the descriptor would be another connection's in the next moment."""
+
+    async def scene() -> None:
+        loop, records = asyncio.get_running_loop(), Records()
+        faults: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, told: faults.append(told))
+
+        def meanwhile() -> None:
+            if when == "a turn later":
+                loop.call_soon(handshakes.abort)
+            else:
+                handshakes.abort()
+
+        greeter = Greeter(meanwhile)
+        handshakes = Handshakes("tls", loop, lambda: context, lambda: greeter, 5.0, 1.0, records.log)
+        ours, theirs = pair()
+        theirs.setblocking(False)
+        begun = handshakes.begin(ours, "unix")
+        reader, writer = await asyncio.open_connection(sock=theirs, ssl=issuer.client(), server_hostname="a.example")
+        made = await begun
+        assert made == (when == "a turn later")
+        if made:
+            assert await reader.readexactly(5) == b"hello"
+            assert greeter.transport is not None
+            greeter.transport.close()
+        with suppress(ssl.SSLError, ConnectionError):
+            await reader.read()
+        writer.close()
+        with suppress(ssl.SSLError, ConnectionError):
+            await writer.wait_closed()
+        while not greeter.lost:
+            await asyncio.sleep(0.01)
+        assert faults == []
+        assert handshakes.pending == 0
+
+    run(scene)
+
+
+def test_a_fault_of_ours_ends_the_handshake_and_is_told(run: Play, context: ssl.SSLContext) -> None:
+    async def scene() -> None:
+        secured = Secured(context)
+        gone: list[bool] = []
+        secured.acceptor.on_gone = lambda: gone.append(True)
+
+        def fail() -> ssl.SSLContext:
+            raise LookupError("no context")
+
+        secured.handshakes._pick_context = fail
+        client = secured.raw()
+        await client.send(HELLO)
+        with suppress(ConnectionResetError):
+            assert await client.rest() == b""
+        await secured.serving.until(lambda: gone == [True])
+        [record] = secured.serving.records.of("handshake_failed")
+        assert record["level"] == "error"
+        assert "LookupError: no context" in record["traceback"]
         await secured.end()
 
     run(scene)

@@ -460,3 +460,14 @@ def test_tls_without_a_certificate_is_an_error_that_says_what_to_give(
         listen(f"127.0.0.1:{port}?tls=on")
     [listener] = listen(f"127.0.0.1:{port}")  # it was closed again
     assert can_connect(listener)
+
+
+def test_a_path_is_removed_from_where_it_was_made(
+    listen: Listen, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    [listener] = listen("unix:app.sock")
+    assert (folder / "app.sock").is_socket()
+    monkeypatch.chdir("/")  # as an application may do
+    listener.close()
+    assert not (folder / "app.sock").exists()

@@ -1,7 +1,9 @@
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from os import utime
 from pathlib import Path
 from shutil import copy
+from threading import Event
 from time import time
 from typing import Any
 
@@ -272,6 +274,48 @@ def test_files_that_change_while_they_are_read_are_read_again(
     run(scene)
 
 
+def test_what_nobody_has_thought_of_is_told_and_looked_at_again(
+    run: Play, issuer: Issuer, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        watched = Watched(pair)
+
+        def fail(settings: Settings, variants: Any) -> Any:
+            raise RuntimeError("generator raised StopIteration")
+
+        monkeypatch.setattr("appserver.net.renewal.load", fail)
+        issuer.issue(pair.certificate, "a.example")
+        for _ in range(3):
+            await watched.look()
+        assert watched.codes() == ["certificate_failed"]
+        assert watched.certificates.failure == "RuntimeError: generator raised StopIteration"
+        monkeypatch.setattr("appserver.net.renewal.load", load)
+        issuer.issue(pair.certificate, "a.example")
+        await watched.look()
+        assert watched.codes() == ["certificate_failed", "certificate_loaded"]
+
+    run(scene)
+
+
+def test_an_application_that_keeps_all_threads_of_the_loop_does_not_hold_up_a_renewal(
+    run: Play, issuer: Issuer, pair: Pair
+) -> None:
+    async def scene() -> None:
+        watched, loop, over = Watched(pair), asyncio.get_running_loop(), Event()
+        with ThreadPoolExecutor(1) as executor:
+            loop.set_default_executor(executor)
+            kept = loop.run_in_executor(None, over.wait)
+            issuer.issue(pair.certificate, "a.example")
+            try:
+                await asyncio.wait_for(watched.look(), 5)
+            finally:
+                over.set()
+            await kept
+        assert watched.codes() == ["certificate_loaded"]
+
+    run(scene)
+
+
 def test_one_look_at_a_time(run: Play, pair: Pair) -> None:
     async def scene() -> None:
         watched = Watched(pair)
@@ -323,6 +367,56 @@ def test_an_expired_certificate_is_an_error_once_and_stays_in_the_status_line(ru
         assert watched.certificates.status.startswith("certificate a.example expired 20")
 
     run(scene)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"days": -1}, "the certificate of a.example has expired: 20"), ({"begins_in": 2}, "is not good before 20")],
+)
+def test_one_that_is_no_good_at_this_time_does_not_take_the_place_of_one_that_is(
+    options: dict[str, Any], message: str, run: Play, issuer: Issuer, pair: Pair
+) -> None:
+    async def scene() -> None:
+        watched = Watched(pair)
+        serial = watched.serial
+        issuer.issue(pair.certificate, "a.example", **options)
+        for _ in range(4):
+            await watched.look()
+        assert watched.serial == serial
+        assert watched.codes() == ["certificate_failed"]
+        assert message in (watched.certificates.failure or "")
+        # Its time comes, or that of the old one is over.
+        watched.later = 2.1 * DAY if "begins_in" in options else 90.1 * DAY
+        await watched.look()
+        assert "certificate_loaded" in watched.codes()
+        assert watched.serial != serial
+
+    run(scene)
+
+
+def test_one_that_is_no_good_at_this_time_is_taken_where_it_takes_no_ones_place(
+    run: Play, issuer: Issuer, pair: Pair, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        folder = tmp_path / "sites"
+        folder.mkdir()
+        issuer.issue(folder / "old.pem", "old.example", days=-1)
+        watched = Watched(pair, tls_dir=str(folder))
+        issuer.issue(pair.certificate, "a.example")  # a renewal, beside one that has expired long ago
+        issuer.issue(folder / "new.pem", "new.example", begins_in=1)
+        for _ in range(2):
+            await watched.look()
+        assert watched.certificates.failure is None
+        assert len(watched.certificates.identities) == 3
+
+    run(scene)
+
+
+def test_one_that_is_not_good_yet_is_told_at_the_start(issuer: Issuer, tmp_path: Path) -> None:
+    watched = Watched(issuer.issue(tmp_path / "b.pem", "b.example", begins_in=1))
+    [record] = watched.records.all()
+    assert record["level"] == "warning"
+    assert record["message"].startswith("The certificate of b.example is not good before 20")
 
 
 def test_the_report_names_all_and_the_first_to_expire(issuer: Issuer, pair: Pair, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """appserver.net.x509, against what the cryptography package reads in the same certificates."""
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -44,6 +45,30 @@ def make(
 
 def read_subject(*attributes: "x509.NameAttribute[Any]") -> str:
     return read_der(make(x509.Name(attributes)).public_bytes(Encoding.DER)).subject
+
+
+def test_addresses_are_read() -> None:
+    addresses = [x509.IPAddress(ip_address(text)) for text in ("127.0.0.1", "2001:db8::1")]
+    facts = read_der(make(names=[*addresses]).public_bytes(Encoding.DER))
+    assert (facts.names, facts.addresses, facts.label) == ((), ("127.0.0.1", "2001:db8::1"), "127.0.0.1")
+    both = read_der(make(names=[addresses[0], x509.DNSName("a.example")]).public_bytes(Encoding.DER))
+    assert both.hosts == ("a.example", "127.0.0.1")
+
+
+def test_an_extension_without_anything_in_it_has_no_names() -> None:
+    empty = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), b"")
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a.example")]))
+        .issuer_name(x509.Name([]))
+        .public_key(KEY.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW)
+        .add_extension(empty, critical=False)
+        .sign(KEY, hashes.SHA256())
+    )
+    assert read_der(certificate.public_bytes(Encoding.DER)).label == "CN=a.example"
 
 
 def test_names_times_and_serial_are_read() -> None:

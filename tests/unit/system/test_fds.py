@@ -248,3 +248,12 @@ os.read(int(sys.argv[1]), 1)
     os.close(gate)
     os.close(opener)
     assert answer == b"0 False True ['/dev/null', '/dev/null']"
+
+
+def test_the_limit_of_descriptors_is_raised_as_far_as_it_goes() -> None:
+    program = (
+        "from appserver.system.fds import *; raise_limit(); print(read_limit()); raise_limit(); print(read_limit())"
+    )
+    words = ["prlimit", "--nofile=100:200", sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["200", "200"]

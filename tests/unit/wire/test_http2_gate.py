@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from appserver.wire.engine import Event, Refused
 from appserver.wire.http2_frames import BUDGET, CONTINUATIONS_LIMIT, RESET_COST, Violation
-from appserver.wire.http2_gate import FrameGate
+from appserver.wire.http2_gate import FRAMES_A_TURN, FrameGate
 from tests.conformance.http2 import frames
 from tests.conformance.http2.fields import REQUEST
 from tests.conformance.http2.frames import PREFACE, Code, Flag, Kind, frame
@@ -33,6 +33,11 @@ class Gate(FrameGate):
         for got in frames.read(data):
             if got.kind in (Kind.HEADERS, Kind.DATA):
                 self.open[got.stream] = not got.flags & Flag.END_STREAM
+
+    def sift(self, data: bytes, events: list[Event]) -> None:
+        super().sift(data, events)
+        while self.more:
+            super().sift(b"", events)
 
     def is_open(self, stream: int) -> bool | None:
         return self.open.get(stream)
@@ -100,6 +105,14 @@ def test_requests_cost_nothing() -> None:
     gate.sift(b"".join(frames.headers(stream, REQUEST) for stream in range(3, 1_001, 2)), [])
     assert gate.spent == 0
     assert gate.last == 999
+
+
+def test_very_many_frames_take_several_turns() -> None:
+    gate = begun()
+    FrameGate.sift(gate, b"".join(frames.headers(stream, REQUEST) for stream in range(3, 1_003, 2)), [])
+    assert (gate.more, gate.last) == (True, 1 + 2 * FRAMES_A_TURN)
+    FrameGate.sift(gate, b"", [])
+    assert (gate.more, gate.last) == (True, 1 + 4 * FRAMES_A_TURN)
 
 
 def test_the_end_of_a_body_costs_nothing_even_if_it_is_empty() -> None:
