@@ -134,7 +134,12 @@ def test_a_client_that_reads_byte_by_byte_is_cut(site: Site, tmp_path: Path) -> 
             neighbours.ask_meanwhile()
             for sock in sockets:
                 assert sock.recv(1)
-        site.server.until(lambda: [r for r in remarks(site.server) if r["message"] == message] or None, message)
+
+        def find() -> list[object] | None:
+            cut: list[object] = [record for record in remarks(site.server) if record["message"] == message]
+            return cut if len(cut) >= len(sockets) else None
+
+        site.server.until(find, message)
         for sock in sockets:
             # What the kernel has already taken still comes: less than what was asked for.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BLOCK)
