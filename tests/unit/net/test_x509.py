@@ -95,7 +95,10 @@ def test_every_century_is_read(year: int) -> None:
     assert facts.ends == moment.timestamp()
 
 
-TEXT = st.text(st.characters(min_codepoint=1, max_codepoint=0xD7FF), min_size=1, max_size=20)
+# A lone blank has a case of its own below: cryptography 38, Debian 12's, escapes it twice.
+TEXT = st.text(st.characters(min_codepoint=1, max_codepoint=0xD7FF), min_size=1, max_size=20).filter(
+    lambda text: text != " "
+)
 KINDS = st.sampled_from(
     [
         NameOID.COMMON_NAME,
