@@ -24,7 +24,8 @@ from appserver.wire.http2_frames import (
     PROTOCOL_ERROR,
     Violation,
 )
-from appserver.wire.http2_requests import DROPPED, LEAVING, NOTICED, OPEN, Requests, Stream
+from appserver.wire.http2_head import CONNECTION_SPECIFIC
+from appserver.wire.http2_requests import LEAVING, NOTICED, OPEN, Requests, Stream
 
 TAKE_SIZE: Final = 64 * 1024
 """Bytes that `take()` gives at once: what the transport does not hold yet can still be overtaken by urgent streams."""
@@ -34,6 +35,9 @@ STREAM_WINDOW: Final = 256 * 1024
 
 CONNECTION_WINDOW: Final = 1024 * 1024
 """The same for all streams of a connection: what uploads to an application that does not read can hold."""
+
+ANY_STREAMS: Final = 0x7FFFFFF0
+"""What a library is told in the place of our limit: over that it would end the connection, and not the stream."""
 
 LEAVE_PING: Final = b"leaving\0"
 
@@ -222,7 +226,7 @@ class Http2Engine(Requests):
             return
         found.responded = True
         fields = [_STATUS.get(status) or (b":status", b"%d" % status)]
-        fields += [field for field in headers if field[0] not in DROPPED]
+        fields += [field for field in headers if field[0] not in CONNECTION_SPECIFIC]
         if found.bodiless or status in (204, 304):
             found.bodiless = True
             body = b""
@@ -284,7 +288,7 @@ class Http2Engine(Requests):
         found = self._streams.get(stream)
         if found is None or found.ended or not self.pushes or not stream % 2 or self.state is not OPEN:
             return None
-        fields = [field for field in headers if field[0] not in DROPPED and field[0] != b"host"]
+        fields = [field for field in headers if field[0] not in CONNECTION_SPECIFIC and field[0] != b"host"]
         host = next((value for name, value in headers if name == b"host"), b"")
         line = [(b":method", b"GET"), (b":scheme", self._heads.scheme), (b":authority", host), (b":path", path)]
         # Without this both libraries would break RFC 9113 section 5.1.2.

@@ -30,6 +30,7 @@ from hyperframe.exceptions import HyperframeError
 
 from appserver.wire.engine import Event, Head, Headers, Limits
 from appserver.wire.http2 import (
+    ANY_STREAMS,
     CONNECTION_WINDOW,
     LEAVE_PING,
     STREAM_WINDOW,
@@ -58,7 +59,6 @@ _REASON_LENGTH: Final = 100
 _SETTING_SIZE: Final = 6
 _RESET_SIZE: Final = HEADER_SIZE + 4
 _RESET_KIND: Final = bytes([RST_STREAM])
-_ANY_STREAMS: Final = 0x7FFFFFF0  # as in http2_ngh2
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class H2Engine(Http2Engine):
         self._library.local_settings = Settings(
             client=False,
             initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: _ANY_STREAMS,
+                SettingCodes.MAX_CONCURRENT_STREAMS: ANY_STREAMS,
                 SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
                 SettingCodes.MAX_FRAME_SIZE: MAX_FRAME_SIZE,
                 SettingCodes.MAX_HEADER_LIST_SIZE: size,
@@ -127,7 +127,7 @@ class H2Engine(Http2Engine):
         self._library.increment_flow_control_window(CONNECTION_WINDOW - _INITIAL_WINDOW)
         any_streams, streams = (
             SettingCodes.MAX_CONCURRENT_STREAMS.to_bytes(2, "big") + number.to_bytes(4, "big")
-            for number in (_ANY_STREAMS, self._limits.streams)
+            for number in (ANY_STREAMS, self._limits.streams)
         )
         self.own += self._library.data_to_send().replace(any_streams, streams, 1)
 

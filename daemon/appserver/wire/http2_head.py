@@ -16,13 +16,13 @@ UNKNOWN_LENGTH: Final = -1
 
 _PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
 
-# RFC 9113 section 8.2.2; the framing of HTTP/2 has no use for them, and a proxy must not forward them.
-_CONNECTION_SPECIFIC: Final = frozenset(
+CONNECTION_SPECIFIC: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
 )
+"""Fields of HTTP/1.1 that a message of HTTP/2 must not have, either way (RFC 9113 section 8.2.2)."""
 
 # The fields whose meaning the server itself must know; all others pass by with two set look-ups.
-_OWN: Final = _CONNECTION_SPECIFIC | {b"host", b"content-length", b"expect", b"cookie", b"te"}
+_OWN: Final = CONNECTION_SPECIFIC | {b"host", b"content-length", b"expect", b"cookie", b"te"}
 
 _OF_ITSELF: Final = frozenset({b"host", b"content-length", b"expect"}) | _PSEUDO
 _PSEUDO_SIZE: Final = sum([len(name) + 4 for name in _PSEUDO])
@@ -185,7 +185,7 @@ def check_trailers(fields: Sequence[tuple[bytes, bytes]], limits: Limits) -> Non
             if name[:1] == b":":
                 raise Malformed("a pseudo-field in the trailers")
             check_name(name)
-        if name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
+        if name in CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
             raise Malformed("a field that belongs to HTTP/1.1 connections")
     _check_values(fields)
     _check_size(fields, limits)

@@ -31,6 +31,7 @@ from ngh2 import (
 
 from appserver.wire.engine import Event, Head, Headers, Limits
 from appserver.wire.http2 import (
+    ANY_STREAMS,
     CONNECTION_WINDOW,
     LEAVE_PING,
     STREAM_WINDOW,
@@ -54,9 +55,6 @@ _INITIAL_WINDOW_SIZE: Final = 0x4
 _MAX_FRAME_SIZE: Final = 0x5
 _MAX_HEADER_LIST_SIZE: Final = 0x6
 _NO_RFC7540_PRIORITIES: Final = 0x9
-
-# What the library is told in the place of our limit: over that it would end the connection, and not the stream.
-_ANY_STREAMS: Final = 0x7FFFFFF0
 
 _ANY_HEAD: Final = 1 << 24  # of a response: over the library's limit, 64 KiB, the stream is reset without a word
 _NO_SIGNAL: Final = Priority()
@@ -91,7 +89,7 @@ class Ngh2Engine(Http2Engine):
             ),
         )
         self._settings = {
-            _MAX_CONCURRENT_STREAMS: _ANY_STREAMS,
+            _MAX_CONCURRENT_STREAMS: ANY_STREAMS,
             _INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             _MAX_FRAME_SIZE: MAX_FRAME_SIZE,
             _MAX_HEADER_LIST_SIZE: size,
@@ -112,7 +110,7 @@ class Ngh2Engine(Http2Engine):
     def _introduce(self) -> None:
         self._library.set_local_window_size(CONNECTION_WINDOW)
         any_streams, streams = (
-            pack_settings_payload({_MAX_CONCURRENT_STREAMS: number}) for number in (_ANY_STREAMS, self._limits.streams)
+            pack_settings_payload({_MAX_CONCURRENT_STREAMS: number}) for number in (ANY_STREAMS, self._limits.streams)
         )
         self.own += self._library.data_to_send().replace(any_streams, streams, 1)
 

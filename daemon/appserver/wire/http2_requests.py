@@ -13,11 +13,8 @@ from typing import Final
 from appserver.wire.engine import Body, Event, Head, Limits, Refused, Reset
 from appserver.wire.http2_frames import PROTOCOL_ERROR, REFUSED_STREAM, RESET_COST, RST_STREAM
 from appserver.wire.http2_gate import FrameGate
-from appserver.wire.http2_head import HeadReader, Malformed, check_trailers
+from appserver.wire.http2_head import CONNECTION_SPECIFIC, HeadReader, Malformed, check_trailers
 from appserver.wire.semantics import Refusal
-
-DROPPED: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
-"""Fields of a message that HTTP/2 has no place for (RFC 9113 section 8.2.2), and HTTP/1.1 has."""
 
 # States of the connection.
 OPEN: Final = "open"
@@ -117,7 +114,7 @@ class Requests(FrameGate):
 
     def adopt(self, head: Head) -> Head:
         """Take the request of an upgraded connection for stream 1; it has been checked as HTTP/1.1."""
-        dropped = DROPPED | {b"http2-settings"}
+        dropped = CONNECTION_SPECIFIC | {b"http2-settings"}
         headers = [field for field in head.headers if field[0] not in dropped]
         self.last = 1
         self._streams[1] = Stream(False, head.method == "HEAD", False)
