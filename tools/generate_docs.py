@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from appserver.arguments import Row
-from appserver.asgi import lifespan, transitions
+from appserver.asgi import lifespan, transitions, websocket_transitions
 from appserver.kinds import Kind
 from appserver.settings import TABLE
 
@@ -60,6 +60,12 @@ The response to one request (`TRANSITIONS` in `daemon/appserver/asgi/transitions
 the application sends. `http.response.start` is held until the first body message. While a file is on its way, after
 `pathsend` and `zerocopysend`, the response is `sending`, where every message is misuse. "Before trailers" is what ends
 the body where the start has announced trailers.
+"""
+
+WEBSOCKET_TEXT: Final = """\
+A WebSocket (`TRANSITIONS` in `daemon/appserver/asgi/websocket_transitions.py`). The inputs are the messages that the
+application sends. `closed` lasts until the client has answered the Close. A denial in the application's own words is a
+response as above, without files and trailers.
 """
 
 LIFESPAN_TEXT: Final = """\
@@ -126,6 +132,7 @@ def _cell(text: str) -> str:
 def states() -> str:
     """Draw the state tables as Mermaid diagrams."""
     response = [(state, kind, following) for (state, kind), (_, following) in transitions.TRANSITIONS.items()]
+    channel = [(state, kind, following) for (state, kind), (_, following) in websocket_transitions.TRANSITIONS.items()]
     table: Mapping[tuple[str, str], str] = lifespan.TRANSITIONS
     life = [*LIFESPAN_MOVES, *((state, kind, following) for (state, kind), following in table.items())]
     return "\n".join(
@@ -133,6 +140,8 @@ def states() -> str:
             STATES_HEAD,
             f"## Response\n\n{HTTP_TEXT}",
             _diagram(transitions.AWAITED, response),
+            f"## WebSocket\n\n{WEBSOCKET_TEXT}",
+            _diagram(websocket_transitions.CONNECTING, channel),
             f"## Lifespan\n\n{LIFESPAN_TEXT}",
             _diagram(lifespan.IDLE, life),
         ]

@@ -203,6 +203,25 @@ def _switch(text: str) -> bool:
         raise UnfitError from None
 
 
+# uvicorn's names for its implementations; there is one here.
+_WS: Final = dict.fromkeys(("auto", "websockets", "websockets-sansio", "wsproto"), "auto") | {"none": "none"}
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?|null|\*")
+
+
+def _ws(text: str) -> str:
+    try:
+        return _WS[text.lower()]
+    except KeyError:
+        raise UnfitError(nearest=nearest(text.lower(), _WS)) from None
+
+
+def _origin_list(text: str) -> tuple[str, ...]:
+    origins = _path_list(text.lower())
+    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+        raise UnfitError
+    return origins
+
+
 def _word(text: str) -> str:
     if not text or "\0" in text:
         raise UnfitError
@@ -355,6 +374,26 @@ GROUP: Final = Kind(_word, "expected a group's name or number", "GROUP")
 ROOT_PATH: Final = Kind(_root_path, "expected a path that starts with /", "PATH")
 SWITCH: Final = Kind(
     _switch, "expected true or false", "", native=(bool,), show=lambda value: "true" if value else "false", text=False
+)
+WS: Final = Kind(
+    _ws,
+    "expected auto or none",
+    "auto|none",
+)
+ORIGINS: Final = Kind(
+    _origin_list,
+    "expected origins as browsers send them: https://example.org, http://localhost:8080, https://*.example.org, null",
+    "ORIGIN",
+    many=True,
+    show=",".join,
+)
+BOOLEAN: Final = Kind(
+    _switch,
+    "expected true or false",
+    "true|false",
+    native=(bool,),
+    show=lambda value: "true" if value else "false",
+    text=False,
 )
 PORT: Final = integer(0, 65535, "a port number from 0 to 65535", "PORT")
 FD: Final = integer(0, 2**31 - 1, "a file descriptor's number", "N")

@@ -255,6 +255,83 @@ class Settings:
     server_header: bool = setting(True, kinds.SWITCH, "--server-header", group="HTTP", help="Send a Server field")
     date_header: bool = setting(True, kinds.SWITCH, "--date-header", group="HTTP", help="Send a Date field")
 
+    ws: str = setting(
+        "auto",
+        kinds.WS,
+        "--ws",
+        group="WebSocket",
+        help="Serve WebSockets (auto), or leave requests for them to the application as plain HTTP (none)",
+        reload=False,
+    )
+    ws_max_size: int = setting(
+        16 * 1024**2,
+        kinds.size(125, 2**31 - 1, "a size from 125 to 2G"),
+        "--ws-max-size",
+        group="WebSocket",
+        help="One message, inflated; over it the WebSocket is closed with 1009",
+    )
+    ws_max_queue: int = setting(
+        32,
+        kinds.integer(1, 65536, "a number from 1 to 65536"),
+        "--ws-max-queue",
+        group="WebSocket",
+        help="Messages that wait for the application before no more is read from their client",
+    )
+    ws_ping_interval: float = setting(
+        20.0,
+        kinds.DURATION,
+        "--ws-ping-interval",
+        "--websocket-ping-interval",
+        group="WebSocket",
+        help="Between pings; 0 for none",
+    )
+    ws_ping_timeout: float = setting(
+        20.0,
+        kinds.DURATION,
+        "--ws-ping-timeout",
+        group="WebSocket",
+        help="A client that has sent nothing for so long after a ping is gone; 0 to wait for ever",
+    )
+    ws_open_timeout: float = setting(
+        10.0,
+        kinds.DEADLINE,
+        "--ws-open-timeout",
+        group="WebSocket",
+        help="Time for the application to accept or deny; over it the answer is 503",
+    )
+    ws_close_timeout: float = setting(
+        10.0,
+        kinds.DEADLINE,
+        "--ws-close-timeout",
+        group="WebSocket",
+        help="Time for the client to answer our Close",
+    )
+    ws_per_message_deflate: bool = setting(
+        True, kinds.BOOLEAN, "--ws-per-message-deflate", group="WebSocket", help="Compress messages where clients can"
+    )
+    ws_deflate_window_bits: int = setting(
+        12,
+        kinds.integer(9, 15, "a number from 9 to 15"),
+        "--ws-deflate-window-bits",
+        group="WebSocket",
+        help="Memory for compression: 12 takes 46 KiB for a WebSocket in use, 15 takes 186",
+    )
+    ws_deflate_memory: int = setting(
+        256 * 1024**2,
+        kinds.size(0, 2**40, "a size"),
+        "--ws-deflate-memory",
+        group="WebSocket",
+        help="Memory for the compression of all WebSockets; who comes when it is given away goes without",
+    )
+    ws_origin: tuple[str, ...] = setting(
+        (),
+        kinds.ORIGINS,
+        "--ws-origin",
+        group="WebSocket",
+        help="Whose pages may open a WebSocket: https://example.org, https://*.example.org; repeatable. Without any all"
+        " pages may, with the user's cookies; give it where cookies say who a user is",
+    )
+
     limit_request_line: int = setting(
         8 * 1024,
         kinds.size(64, 1024**2, "a size from 64 to 1M"),

@@ -23,7 +23,7 @@ def answered(made: Talk, head: Head, status: int, headers: Headers, body: bytes)
 def test_a_response_is_its_head_and_its_body(http2_engine: MakeHttp2) -> None:
     made = talk(http2_engine)
     head = made.ask("/path?query")
-    assert head == Head(1, "GET", b"/path?query", [(b"host", b"a.example")], "2", True, False)
+    assert head == Head(1, "GET", b"/path?query", [(b"host", b"a.example")], "2", True, False, False)
     assert answered(made, head, 200, TEXT, b"content") == b"content"
     assert made.peer.answers[1].fields == TEXT
     assert made.peer.kinds(1) == [Kind.HEADERS, Kind.DATA]
@@ -319,7 +319,7 @@ def test_a_promised_answer_comes_on_a_stream_of_its_own(http2_engine: MakeHttp2)
     fields: Headers = [(b"host", b"a.example"), (b"accept", b"text/css"), (b"connection", b"close")]
     promised = made.engine.push(head.stream, b"/style.css?v=1", fields)
     assert promised is not None
-    assert promised[1:] == ("GET", b"/style.css?v=1", fields[:2], "2", True, False)
+    assert promised[1:] == ("GET", b"/style.css?v=1", fields[:2], "2", True, False, False)
     assert answered(made, head, 200, TEXT, b"content") == b"content"
     assert answered(made, promised, 200, TEXT, b"pushed") == b"pushed"
     assert dict(made.peer.answers[promised.stream].promised)[b":path"] == b"/style.css?v=1"

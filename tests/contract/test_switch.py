@@ -283,7 +283,7 @@ def test_the_request_of_h2c_is_answered_in_http_2(engine: MakeEngine, http2_engi
     assert switch.head is not None
     [head] = made.engine.upgrade(switch.settings, switch.head)
     assert isinstance(head, Head)
-    assert head == Head(1, "GET", b"/path?query", [(b"host", b"a.example")], "2", True, False)
+    assert head == Head(1, "GET", b"/path?query", [(b"host", b"a.example")], "2", True, False, False)
     assert made.engine.receive(switch.received) == []
     made.engine.respond(1, 200, [], b"first", True)
     made.turn()

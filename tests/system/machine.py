@@ -33,6 +33,7 @@ BASE: Final = (
     "python3-structlog",
     "python3-systemd",
     "python3-uvloop",
+    "python3-websockets",
 )
 """What appserver depends on, what its tests need, and a system to boot."""
 

@@ -65,6 +65,8 @@ def test_every_setting_can_be_set_from_all_three_places(row: Row, tmp_path: Path
         "tls_key_password": "/x",
         "config": "-/none",
         "forwarded_allow_ips": "10.0.0.0/8",
+        "ws_deflate_window_bits": "15",
+        "ws_origin": "https://a.example",
     }
     text = samples.get(row.name)
     if text is None:

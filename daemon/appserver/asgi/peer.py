@@ -29,6 +29,14 @@ class Peer(Protocol):
         """The application has read so many bytes of body."""
         ...
 
+    def accept(self, stream: int, headers: Headers) -> None:
+        """Give the client the WebSocket that it asked for; `body()` sends its bytes."""
+        ...
+
+    def remind(self, stream: int, when: float) -> None:
+        """Call the cycle's `tick()` at a time of the monotonic clock, or up to a second later."""
+        ...
+
     def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
         """Send the head of the response and the first bytes of its body."""
         ...

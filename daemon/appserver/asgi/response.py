@@ -7,45 +7,32 @@ caller.
 
 from typing import Final
 
+from appserver.asgi.cycle import Cycle
 from appserver.asgi.fields import check_fields, check_links, check_promise, check_trailers, takes_trailers
 from appserver.asgi.files import File, open_file, open_path
-from appserver.asgi.peer import Peer
 from appserver.asgi.scope import PUSH, make_target
-from appserver.asgi.service import Service
-from appserver.asgi.types import Message, Scope
+from appserver.asgi.types import Message
 from appserver.errors import MisuseError
-from appserver.wire.engine import Head, Headers
+from appserver.wire.engine import Headers
 
 EARLY_HINTS: Final = 103
 
 
-class Response:
+class Response(Cycle):
     """What has been sent of one response.
 
-    Args:
-        service: What is served.
-        peer: Where the response goes.
-        head: The request.
-        scope: Its ASGI scope.
-
     Attributes:
-        status: 0 until the application has named one.
-        sent: Bytes of the body.
         trailers: Those that the application has given so far; None unless it has announced some.
     """
 
-    __slots__ = ("_bodiless", "_held", "_left", "head", "peer", "scope", "sent", "service", "status", "trailers")
+    __slots__ = ("_bodiless", "_held", "_left", "trailers")
+
+    trailers: Headers | None
 
     # From hold() on
+    _bodiless: bool
     _held: Headers
     _left: int | None
-
-    def __init__(self, service: Service, peer: Peer, head: Head, scope: Scope) -> None:
-        self.service, self.peer = service, peer
-        self.head, self.scope = head, scope
-        self.status = self.sent = 0
-        self.trailers: Headers | None = None
-        self._bodiless = head.method == "HEAD"
 
     # The head
 
@@ -56,9 +43,8 @@ class Response:
             raise MisuseError(f"status must be a number from 200 to 999, not {status!r}")
         self._held, self._left = check_fields(message.get("headers") or (), self.service.fields)
         self.status = status
-        if status in (204, 304):
-            self._bodiless = True
-        elif status == 205:  # RFC 9110 section 15.3.6: it says that it has no content
+        self._bodiless = self.head.method == "HEAD" or status in (204, 304)
+        if status == 205:  # RFC 9110 section 15.3.6: it says that it has no content
             if self._left:
                 raise MisuseError("a 205 response has no body, and its content-length is not 0")
             self._left = 0

@@ -117,6 +117,27 @@ class Scopes:
             "extensions": extensions,
         }
 
+    def make_websocket(self, head: Head, subprotocols: list[str]) -> Scope:
+        """The scope of a WebSocket (https://asgi.readthedocs.io/en/latest/specs/www.html#websocket-connection-scope).
+
+        Args:
+            head: The request that asks for it.
+            subprotocols: What the client offers, in its order.
+        """
+        scope = self.make(head)
+        del scope["method"]
+        extensions: dict[str, dict[str, Any]] = {"websocket.http.response": {}}
+        if self._tls is not None:
+            extensions["tls"] = self._tls.copy()
+        secure = scope["scheme"] in ("https", "wss")
+        scope.update(
+            type="websocket",
+            scheme="wss" if secure else "ws",
+            subprotocols=subprotocols,
+            extensions=extensions,
+        )
+        return scope
+
 
 def make_target(path: object, root_path: str) -> bytes:
     """The target of a request whose scope would have this path: the way back of `Scopes.make()`.

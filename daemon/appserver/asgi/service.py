@@ -8,6 +8,7 @@ from appserver.asgi.forwarded import Trust
 from appserver.asgi.types import Application
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import Log
+from appserver.wire.origins import Origins
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -19,12 +20,43 @@ class Figures:
 
     connections: int = 0
     requests: int = 0
-    """In flight."""
+    """In flight, WebSockets included."""
+    websockets: int = 0
+    """Open."""
     answered: int = 0
     failed: int = 0
     """Answered with 5xx or cut short by a fault of the application."""
     refused: int = 0
     """Refused as bad input."""
+
+
+@dataclass(slots=True)
+class WebSockets:
+    """How WebSockets are served. Sizes are bytes, times are seconds.
+
+    Attributes:
+        max_size: Of a message, inflated.
+        max_queue: Messages that wait for the application before the client has to.
+        open_timeout: Until the application has answered the handshake.
+        close_timeout: Until the client has answered a Close.
+        ping_interval: Between pings; 0 for none.
+        ping_timeout: Until a ping is answered; 0 for ever.
+        window_bits: Of compression; 0 for none.
+        deflate_memory: For the compression of all connections; who comes later goes without.
+        origins: Whose pages may connect; None for all.
+        deflating: Of `deflate_memory`, what is given away.
+    """
+
+    max_size: int
+    max_queue: int
+    open_timeout: float
+    close_timeout: float
+    ping_interval: float
+    ping_timeout: float
+    window_bits: int
+    deflate_memory: int
+    origins: Origins | None = None
+    deflating: int = 0
 
 
 @dataclass(slots=True)
@@ -39,6 +71,7 @@ class Service:
         root_path: Where the application is mounted.
         state: The lifespan's state.
         fields: Date, Server and the operator's own fields, made anew each second by `process.life`.
+        websockets: How they are served; None where they are not.
         figures: Counters.
         tasks: Application calls that have not returned; kept here because the loop itself holds them weakly.
     """
@@ -50,6 +83,7 @@ class Service:
     root_path: str = ""
     state: dict[str, Any] = field(default_factory=dict)
     fields: Defaults = field(default_factory=Defaults)
+    websockets: WebSockets | None = None
     figures: Figures = field(default_factory=Figures)
     tasks: "set[Task[None]]" = field(default_factory=set)
 

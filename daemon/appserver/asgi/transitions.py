@@ -19,6 +19,7 @@ the last of them has come.
 from collections.abc import Callable
 from typing import Any, Final
 
+from appserver.asgi.cycle import COMPLETE
 from appserver.asgi.files import File
 from appserver.asgi.response import Response
 from appserver.asgi.scope import PUSH
@@ -30,7 +31,6 @@ HELD: Final = "held"
 STREAMING: Final = "streaming"
 SENDING: Final = "sending"
 TRAILING: Final = "trailing"
-COMPLETE: Final = "complete"
 
 # Inputs: the messages an application may send, with those that end something told apart.
 START: Final = "http.response.start"

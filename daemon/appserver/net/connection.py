@@ -11,6 +11,7 @@ ends without losing the last answer (`_close`). Two kinds differ in how many req
     HEAD      the rest of a head                 header, from its first byte
     BODY      the rest of a body                 body, renewed while the peer keeps the minimum rate
     SERVING   the application                    none; linger once the peer has ended its input
+    WEBSOCKET the application or the client      what its cycle asks for
     CLOSING   the peer's end, after ours         linger
 
 A peer that reads too slowly has a deadline of its own in whatever phase; `net.flow` keeps it. The streams of a
@@ -29,19 +30,21 @@ from time import monotonic
 from typing import Any, Final
 
 from appserver.asgi.answers import ANSWERS, answer_fields
-from appserver.asgi.http import HttpCycle
+from appserver.asgi.cycle import Cycle
 from appserver.asgi.scope import Scopes
 from appserver.errors import ClientDisconnectedError
 from appserver.net.endpoint import Endpoint
 from appserver.net.flow import Outflow
-from appserver.wire.engine import Engine
+from appserver.wire.engine import Engine, Head, Headers
 from appserver.wire.http2_frames import INTERNAL_ERROR
+from appserver.wire.semantics import Refusal
 
 OPENING: Final = "opening"
 IDLE: Final = "idle"
 HEAD: Final = "head"
 BODY: Final = "body"
 SERVING: Final = "serving"
+WEBSOCKET: Final = "websocket"
 CLOSING: Final = "closing"
 
 PIECE_SIZE: Final = 128 * 1024
@@ -81,7 +84,7 @@ class Connection(BufferedProtocol):
         self._view = memoryview(endpoint.buffer)
         self._out = Outflow(endpoint.loop, endpoint.timeouts)
         self._transport: Transport | None = None
-        self._cycles: dict[int, HttpCycle] = {}
+        self._cycles: dict[int, Cycle] = {}
         self._scopes: Scopes
         self._turn = endpoint.turn
         self._eof = False
@@ -140,7 +143,7 @@ class Connection(BufferedProtocol):
     # The turn's phases
 
     @abstractmethod
-    def run(self, cycle: HttpCycle) -> None:
+    def run(self, cycle: Cycle) -> None:
         """The turn's second phase: run the application up to its first wait."""
 
     @abstractmethod
@@ -153,7 +156,29 @@ class Connection(BufferedProtocol):
         self._endpoint.loop.call_exception_handler(context)
         self.abort()
 
-    def _start(self, cycle: HttpCycle) -> None:
+    def _make_websocket(self, head: Head) -> Cycle | None:
+        """Begin what a request for a WebSocket asks for; None where it has been refused."""
+        # 30 ms of the start that many never need; warm() has it.
+        from appserver.asgi.websocket import WebSocketCycle  # noqa: PLC0415
+        from appserver.wire.websocket_handshake import read_handshake  # noqa: PLC0415
+
+        endpoint = self._endpoint
+        service, options = endpoint.service, endpoint.service.websockets
+        assert options is not None  # noqa: S101 - else no engine tells of a WebSocket
+        try:
+            handshake = read_handshake(head, options.origins, options.window_bits)
+        except Refusal as refusal:
+            status = refusal.status
+            self._note_refusal(status, refusal.reason)
+            self.respond(head.stream, status, answer_fields(status) + service.fields, ANSWERS[status], True)
+            return None
+        scope = self._scopes.make_websocket(head, handshake.subprotocols)
+        cycle = WebSocketCycle(service, self, head, scope, endpoint.loop, endpoint.name, handshake, options)
+        if endpoint.draining:
+            cycle.leave()
+        return cycle
+
+    def _start(self, cycle: Cycle) -> None:
         endpoint = self._endpoint
         service = endpoint.service
         # Every call starts from the context that the process started with: a request that begins in the call-back of
@@ -169,9 +194,12 @@ class Connection(BufferedProtocol):
         cycle.task = task
         service.tasks.add(task)
 
-    def _refuse(self, stream: int, status: int, reason: str) -> None:
+    def _note_refusal(self, status: int, reason: str) -> None:
         self._endpoint.service.figures.refused += 1
         self._log(f"Refused a request: {reason}", "deadline" if status == 408 else "refused", http_status=status)
+
+    def _refuse(self, stream: int, status: int, reason: str) -> None:
+        self._note_refusal(status, reason)
         cycle = self._cycles.get(stream)
         if cycle is not None:
             cycle.refuse(status)
@@ -187,6 +215,38 @@ class Connection(BufferedProtocol):
 
     @abstractmethod
     def writable(self, stream: int) -> Coroutine[Any, Any, None]:
+        """See `asgi.peer.Peer`."""
+
+    @abstractmethod
+    def accept(self, stream: int, headers: Headers) -> None:
+        """See `asgi.peer.Peer`."""
+
+    @abstractmethod
+    def remind(self, stream: int, when: float) -> None:
+        """See `asgi.peer.Peer`."""
+
+    @abstractmethod
+    def proceed(self, stream: int) -> None:
+        """See `asgi.peer.Peer`."""
+
+    @abstractmethod
+    def consumed(self, stream: int, count: int) -> None:
+        """See `asgi.peer.Peer`."""
+
+    @abstractmethod
+    def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
+        """See `asgi.peer.Peer`."""
+
+    @abstractmethod
+    def inform(self, stream: int, status: int, headers: Headers) -> None:
+        """See `asgi.peer.Peer`."""
+
+    @abstractmethod
+    def trailers(self, stream: int, headers: Headers) -> None:
+        """See `asgi.peer.Peer`."""
+
+    @abstractmethod
+    def push(self, stream: int, path: bytes, headers: Headers) -> None:
         """See `asgi.peer.Peer`."""
 
     @abstractmethod

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
-from appserver.asgi.http import HttpCycle
+from appserver.asgi.cycle import Cycle
 from appserver.net.endpoint import Timeouts
 from appserver.wire.http2 import CONNECTION_WINDOW
 
@@ -44,7 +44,7 @@ class StreamDeadlines:
         self._waits: dict[tuple[str, int], _Wait] = {}
 
     def overdue(
-        self, now: float, cycles: Mapping[int, HttpCycle], waiting: Mapping[int, int], asked: set[int]
+        self, now: float, cycles: Mapping[int, Cycle], waiting: Mapping[int, int], asked: set[int]
     ) -> list[tuple[int, str]]:
         """Which streams have kept the server waiting for too long, and with what.
 

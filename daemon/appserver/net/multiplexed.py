@@ -10,6 +10,7 @@ from math import inf
 from time import monotonic
 from typing import Final
 
+from appserver.asgi.cycle import Cycle
 from appserver.asgi.http import HttpCycle
 from appserver.asgi.scope import Scopes
 from appserver.errors import ClientDisconnectedError
@@ -164,10 +165,16 @@ class MultiplexedConnection(Connection):
         if endpoint.cutting or self._is_crowded():
             self._engine.reset(head.stream, REFUSED_STREAM)
             return
-        scope = self._scopes.make(head, self._engine.pushes)
-        cycle = HttpCycle(endpoint.service, self, head, scope, endpoint.loop, endpoint.name)
-        self._cycles[head.stream] = cycle
         self.phase = SERVING
+        cycle: Cycle | None
+        if head.websocket:
+            cycle = self._make_websocket(head)
+            if cycle is None:
+                return
+        else:
+            scope = self._scopes.make(head, self._engine.pushes)
+            cycle = HttpCycle(endpoint.service, self, head, scope, endpoint.loop, endpoint.name)
+        self._cycles[head.stream] = cycle
         if endpoint.eager:
             self._turn.begin(self, cycle)
         else:  # a task that is not eager waits for the next turn anyway
@@ -197,12 +204,12 @@ class MultiplexedConnection(Connection):
         if cycle is not None:
             self._abandon(cycle)
 
-    def _abandon(self, cycle: HttpCycle) -> None:
+    def _abandon(self, cycle: Cycle) -> None:
         """Nobody waits for this application any more; it runs as long as it likes."""
         if cycle.task is not None and not cycle.task.done():
             self._abandoned.add(cycle.task)
 
-    def run(self, cycle: HttpCycle) -> None:
+    def run(self, cycle: Cycle) -> None:
         """See `Connection`."""
         if self._cycles.get(cycle.head.stream) is cycle and not self._endpoint.cutting:
             self._start(cycle)
@@ -249,6 +256,14 @@ class MultiplexedConnection(Connection):
         """See `asgi.peer.Peer`."""
         self._engine.inform(stream, status, headers)
         self._schedule()
+
+    def accept(self, stream: int, headers: Headers) -> None:
+        """See `asgi.peer.Peer`."""
+        self._engine.accept(stream, headers)
+        self._schedule()
+
+    def remind(self, stream: int, when: float) -> None:
+        """See `asgi.peer.Peer`: all streams are looked at in each sweep."""
 
     def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
         """See `asgi.peer.Peer`."""
@@ -347,6 +362,8 @@ class MultiplexedConnection(Connection):
         """See `Connection`: GOAWAY, in two steps."""
         self._engine.drain()
         self._leaving = True
+        for cycle in list(self._cycles.values()):
+            cycle.leave()
         if self.phase in (IDLE, OPENING):
             self.deadline = min(self.deadline, monotonic() + self._endpoint.timeouts.linger)
         self._schedule()
@@ -368,6 +385,8 @@ class MultiplexedConnection(Connection):
 
     def _expire_streams(self, now: float) -> None:
         engine = self._engine
+        for cycle in list(self._cycles.values()):
+            cycle.tick(now)
         waiting: dict[int, int] = {}
         for stream, sent in engine.waiting().items():
             # What its own window does not hold back waits for its turn, or for the window of them all.

@@ -7,18 +7,25 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from appserver.asgi.cycle import Cycle
 from appserver.asgi.http import HttpCycle
-from appserver.net.connection import BODY, CLOSING, HEAD, IDLE, OPENING, SERVING, SMALL_FILE, Connection
+from appserver.net.connection import (
+    BODY,
+    CLOSING,
+    HEAD,
+    IDLE,
+    OPENING,
+    SERVING,
+    SMALL_FILE,
+    WEBSOCKET,
+    Connection,
+)
 from appserver.net.endpoint import Endpoint
 from appserver.net.flow import HIGH_WATER
 from appserver.wire.engine import Body, Event, Head, Headers, Refused, Switch
 
 if TYPE_CHECKING:
     from appserver.net.multiplexed import MultiplexedConnection
-
-READ_AHEAD: Final = 192 * 1024
-"""Bytes of a request's body that wait for the application before the peer has to. With 64 KiB, one read, each read was
-followed by a pause: 10 MiB cost 5.2 ms of CPU and not 2.1."""
 
 _HEAD_SIZE: Final = 256  # about what the head of an answer takes, for counting what is collected
 
@@ -123,14 +130,26 @@ class SerialConnection(Connection):
             self._refuse(event.stream, event.status, event.reason)
         elif isinstance(event, Switch):
             self._switch(event)
-        elif self._cycles:  # Closed
+        elif self.phase is WEBSOCKET:  # Closed: there is no half of it
+            for cycle in list(self._cycles.values()):
+                cycle.half_close()
+        elif self._cycles:
             self.deadline = self._patience()
 
     def _begin(self, head: Head, *, fresh: bool) -> None:
         endpoint = self._endpoint
-        cycle = HttpCycle(endpoint.service, self, head, self._scopes.make(head), endpoint.loop, endpoint.name)
+        cycle: Cycle | None
+        if head.websocket:
+            self.phase = WEBSOCKET
+            cycle = self._make_websocket(head)
+            if cycle is None:
+                return
+        else:
+            cycle = HttpCycle(endpoint.service, self, head, self._scopes.make(head), endpoint.loop, endpoint.name)
         self._cycles[head.stream] = cycle
-        if head.end:
+        if head.websocket:
+            pass  # its cycle has set the deadline
+        elif head.end:
             self.phase, self.deadline = SERVING, self._patience()
         else:
             self.phase = BODY
@@ -166,7 +185,7 @@ class SerialConnection(Connection):
         transport.set_protocol(successor)
         return successor
 
-    def run(self, cycle: HttpCycle) -> None:
+    def run(self, cycle: Cycle) -> None:
         """See `Connection`: what the application sends before its first wait is collected."""
         if cycle.head.stream not in self._cycles or self._endpoint.cutting:
             return  # refused since, or to be; or the client has gone
@@ -205,6 +224,21 @@ class SerialConnection(Connection):
         """See `asgi.peer.Peer`."""
         self._engine.inform(stream, status, headers)
         self._flush()  # at once: a hint is worth the time that it is ahead of the answer
+
+    def accept(self, stream: int, headers: Headers) -> None:
+        """See `asgi.peer.Peer`."""
+        self._engine.accept(stream, headers)
+        self._collected += _HEAD_SIZE
+        if not self._corked:
+            self._flush()
+        if self._engine.pending:  # frames that came before they were allowed to
+            self._ended = True
+            if not self._handling:
+                self._turn.end(self)
+
+    def remind(self, stream: int, when: float) -> None:  # noqa: ARG002 - the connection is the stream
+        """See `asgi.peer.Peer`."""
+        self.deadline = when
 
     def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
         """See `asgi.peer.Peer`."""
@@ -317,9 +351,9 @@ class SerialConnection(Connection):
 
     def _is_full(self) -> bool:
         """As much waits for applications as may be held; beyond it the peer's own buffers have to hold it."""
-        if self.phase is SERVING and self._engine.pending >= HIGH_WATER:
+        if self.phase in (SERVING, WEBSOCKET) and self._engine.pending >= HIGH_WATER:
             return True  # pipelined requests
-        return any(cycle.unread >= READ_AHEAD for cycle in self._cycles.values())
+        return any(cycle.full for cycle in self._cycles.values())
 
     def _pause_reading(self) -> None:
         if not self._paused and self._transport is not None:
@@ -336,6 +370,8 @@ class SerialConnection(Connection):
     def drain(self) -> None:
         """See `Connection`."""
         self._engine.drain()
+        for cycle in list(self._cycles.values()):
+            cycle.leave()
         if self.phase in (IDLE, OPENING):
             self.deadline = min(self.deadline, monotonic() + self._endpoint.timeouts.linger)
 
@@ -345,7 +381,7 @@ class SerialConnection(Connection):
         self._mark = self._received
         return monotonic() + self._endpoint.timeouts.body
 
-    def _expire(self, now: float) -> None:  # noqa: ARG002 - each phase has one deadline, which has passed
+    def _expire(self, now: float) -> None:
         if self.phase is BODY:
             timeouts = self._endpoint.timeouts
             if self._paused or self._received - self._mark >= timeouts.min_rate * timeouts.body:
@@ -354,6 +390,9 @@ class SerialConnection(Connection):
                 self._time_out("its body arrives too slowly")
         elif self.phase is HEAD:
             self._time_out("its head did not arrive in time")
+        elif self.phase is WEBSOCKET:
+            for cycle in list(self._cycles.values()):
+                self.deadline = cycle.tick(now) or inf
         elif self.phase is SERVING:
             self.deadline = inf
             for cycle in self._cycles.values():

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from appserver.asgi.http import HttpCycle
+    from appserver.asgi.cycle import Cycle
     from appserver.net.connection import Connection
 
 
@@ -38,10 +38,10 @@ class Turn:
 
     def __init__(self, loop: AbstractEventLoop, context: Context) -> None:
         self._loop, self._context = loop, context
-        self._begun: deque[tuple[Connection, HttpCycle]] = deque()
+        self._begun: deque[tuple[Connection, Cycle]] = deque()
         self._ended: deque[Connection] = deque()
 
-    def begin(self, connection: "Connection", cycle: "HttpCycle") -> None:
+    def begin(self, connection: "Connection", cycle: "Cycle") -> None:
         """A request was read: its application runs when everything that can be read has been."""
         if not self._begun and not self._ended:
             self._arm()

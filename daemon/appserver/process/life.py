@@ -119,6 +119,7 @@ class Life:
             "lifespan": self._lifespan.supported,
             "connections": figures.connections,
             "requests": figures.requests,
+            "websockets": figures.websockets,
             "answered": figures.answered,
             "failed": figures.failed,
             "refused": figures.refused,
@@ -214,6 +215,8 @@ class Life:
         if self._engines[1] is not None:
             import_module("appserver.net.multiplexed")
             pick_http2(self._engines[1]).load()
+        if self._settings.ws != "none":
+            import_module("appserver.asgi.websocket")
 
     async def _drain(self) -> int:
         """Answer what can be answered; the number of requests that had to be cut."""

@@ -19,7 +19,7 @@ from appserver.asgi.edge import HTTPS_PORT, wrap
 from appserver.asgi.forwarded import Trust
 from appserver.asgi.lifespan import Lifespan
 from appserver.asgi.loader import load
-from appserver.asgi.service import Service
+from appserver.asgi.service import Service, WebSockets
 from appserver.errors import (
     ApplicationError,
     AppserverError,
@@ -41,6 +41,7 @@ from appserver.system.notify import Notifier
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import Log, build, capture_stdlib
 from appserver.wire.engine import Limits
+from appserver.wire.origins import Origins
 from appserver.wire.select import MakeEngine, MakeHttp2, pick, pick_http2
 
 if TYPE_CHECKING:
@@ -247,6 +248,7 @@ async def _live(
         access=access,
         trust=Trust(settings.forwarded_allow_ips) if settings.proxy_headers else None,
         root_path=settings.root_path,
+        websockets=make_websockets(settings),
     )
     # The same but for its fields: Strict-Transport-Security belongs to responses over TLS alone (RFC 6797 section 7.2).
     encrypted = replace(service)
@@ -298,6 +300,23 @@ def find_https_port(listeners: Iterable[Listener]) -> int:
     return HTTPS_PORT
 
 
+def make_websockets(settings: Settings) -> WebSockets | None:
+    """How WebSockets are served; None where they are not."""
+    if settings.ws == "none":
+        return None
+    return WebSockets(
+        max_size=settings.ws_max_size,
+        max_queue=settings.ws_max_queue,
+        open_timeout=settings.ws_open_timeout,
+        close_timeout=settings.ws_close_timeout,
+        ping_interval=settings.ws_ping_interval,
+        ping_timeout=settings.ws_ping_timeout,
+        window_bits=settings.ws_deflate_window_bits if settings.ws_per_message_deflate else 0,
+        deflate_memory=settings.ws_deflate_memory,
+        origins=Origins.of(settings.ws_origin),
+    )
+
+
 def make_endpoint(
     settings: Settings,
     service: Service,
@@ -323,6 +342,7 @@ def make_endpoint(
         linger=settings.linger,
         min_rate=settings.min_rate,
     )
+    websocket = service.websockets is not None
     return Endpoint(
         name=listener.name,
         service=service,
@@ -333,8 +353,9 @@ def make_endpoint(
             limits,
             http2=listener.http2 and not listener.tls,
             upgrade=settings.http2_upgrade and listener.http2 and not listener.tls,
+            websocket=websocket,
         ),
-        make_http2=partial(make_http2, limits, monotonic) if listener.http2 else None,
+        make_http2=partial(make_http2, limits, monotonic, websocket=websocket) if listener.http2 else None,
         timeouts=timeouts,
         eager=sys.version_info >= (3, 12),
     )

@@ -36,10 +36,13 @@ class Head(NamedTuple):
     """True when no body follows: a GET is one event."""
     expects: bool
     """The client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1)."""
+    websocket: bool = False
+    """The client asks for a WebSocket: RFC 6455 section 4, over HTTP/2 RFC 8441. Where it is given one, by `accept()`,
+    what follows on the stream are bytes of that, in both directions."""
 
 
 class Body(NamedTuple):
-    """Some bytes of a request's body; `end` marks the last."""
+    """Some bytes of a request's body, or of a WebSocket; `end` marks the last."""
 
     stream: int
     data: bytes
@@ -141,6 +144,10 @@ class Engine(Protocol):
 
     def inform(self, stream: int, status: int, headers: Headers) -> None:
         """Write an interim response (1xx, RFC 9110 section 15.2)."""
+        ...
+
+    def accept(self, stream: int, headers: Headers) -> None:
+        """Give the client the WebSocket that it asked for: `body()` writes to it, `Body` events read from it."""
         ...
 
     def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:

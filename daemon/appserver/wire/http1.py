@@ -7,6 +7,7 @@ decided here, once.
     IDLE ──head──▶ BODY ──last byte──▶ SERVED ──response ended──▶ IDLE
       │              └─response ended first──▶ DISCARD ──last byte──▶ IDLE
       ├── bad input, here or in BODY ──▶ REFUSED (only the answer is still written)
+      ├── a WebSocket asked for and given ──▶ TUNNEL (bytes pass as they are)
       └── HTTP/2 is spoken, or asked for ──▶ SWITCHED (another engine goes on)
 """
 
@@ -16,7 +17,7 @@ from typing import ClassVar, Final
 
 from appserver.wire.chunked import ChunkedBody
 from appserver.wire.engine import Body, Closed, Event, Head, Headers, Limits, Refused, Switch
-from appserver.wire.http1_switch import PREFACE_HEAD, SWITCHING, read_settings
+from appserver.wire.http1_switch import PREFACE_HEAD, SWITCHING, asks_for_websocket, read_settings
 from appserver.wire.semantics import CHUNKED, Preface, Refusal, Request, check_partial_head
 
 # What is still read and thrown away of a body that the application did not want, so that the connection can be kept.
@@ -39,6 +40,7 @@ SERVED: Final = "served"
 DISCARD: Final = "discard"
 REFUSED: Final = "refused"
 SWITCHED: Final = "switched"
+TUNNEL: Final = "tunnel"
 
 # How the peer finds the end of a response (RFC 9112 section 6.3).
 NO_BODY: Final = "no body"
@@ -73,6 +75,7 @@ class Http1Engine(ABC):
         "_skipped",
         "_stream",
         "_upgrade",
+        "_websocket",
         "closing",
     )
 
@@ -81,10 +84,17 @@ class Http1Engine(ABC):
     multiplexed: ClassVar[bool] = False
     pushes: ClassVar[bool] = False
 
-    def __init__(self, limits: Limits, *, http2: bool = False, upgrade: bool = False) -> None:
-        """Begin a connection; with `http2` the peer may begin in HTTP/2, with `upgrade` ask for it (`h2c`)."""
+    def __init__(self, limits: Limits, *, http2: bool = False, upgrade: bool = False, websocket: bool = False) -> None:
+        """Begin a connection.
+
+        Args:
+            limits: What the peer may send.
+            http2: It may begin in HTTP/2.
+            upgrade: It may ask for HTTP/2 (`h2c`).
+            websocket: It may ask for a WebSocket.
+        """
         self._limits = limits
-        self._http2, self._upgrade = http2, upgrade
+        self._http2, self._upgrade, self._websocket = http2, upgrade, websocket
         self._received = bytearray()
         self._out: list[bytes] = []
         self._phase = IDLE
@@ -140,6 +150,8 @@ class Http1Engine(ABC):
                 return self._receive_body()
             if phase is DISCARD:
                 return self._discard_body()
+            if phase is TUNNEL:
+                return self._pass_on()
         except Preface as preface:
             if self._http2 and not self._stream and not self._skipped:
                 return self._switch(PREFACE_HEAD, None, None)
@@ -163,7 +175,15 @@ class Http1Engine(ABC):
             return self._end_of_input()
         if self._phase is DISCARD:
             self.closing = True
+        if self._phase is TUNNEL:
+            return [*self._pass_on(), Closed()]
         return [Closed()]
+
+    def _pass_on(self) -> list[Event]:
+        """Bytes of a WebSocket."""
+        data = bytes(self._received)
+        self._received.clear()
+        return [Body(self._stream, data, False)] if data else []
 
     def refuse(self, status: int, reason: str, stream: int = 0) -> list[Event]:  # noqa: ARG002 - there is but one
         """See `wire.engine.Engine`."""
@@ -223,9 +243,12 @@ class Http1Engine(ABC):
             self._phase = BODY
             self._chunked = ChunkedBody(self._limits) if length == CHUNKED else None
             self._left = length
+        websocket = upgrade and self._websocket and method == "GET" and version == "1.1" and asks_for_websocket(headers)
         # Head(…) would go through a function in Python: 0.1 us more.
-        event = tuple.__new__(Head, (self._stream, method, target, headers, version, whole, expects))
-        if upgrade and whole and self._upgrade and version == "1.1" and self._stream == 1 and not self._draining:
+        event = tuple.__new__(Head, (self._stream, method, target, headers, version, whole, expects, websocket))
+        if websocket or not upgrade:
+            return [event]
+        if whole and self._upgrade and version == "1.1" and self._stream == 1 and not self._draining:
             settings = read_settings(headers)
             if settings is not None:
                 self._out.append(SWITCHING)
@@ -282,6 +305,14 @@ class Http1Engine(ABC):
                 return
             self._expects = False
         self._out.append(_write_head(status, headers))
+
+    def accept(self, stream: int, headers: Headers) -> None:
+        """See `wire.engine.Engine`: from here on bytes pass as they are, and the connection ends with them."""
+        if stream != self._stream or self._phase is not SERVED:
+            return
+        self._out.append(_write_head(101, headers))
+        self._phase, self._framing = TUNNEL, CLOSE
+        self._responding = self._last = True
 
     def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
         """See `wire.engine.Engine`."""
@@ -438,8 +469,8 @@ class ReferringEngine(Http1Engine):
 
     __slots__ = ("_plain_length",)
 
-    def __init__(self, limits: Limits, *, http2: bool = False, upgrade: bool = False) -> None:
-        super().__init__(limits, http2=http2, upgrade=upgrade)
+    def __init__(self, limits: Limits, *, http2: bool = False, upgrade: bool = False, websocket: bool = False) -> None:
+        super().__init__(limits, http2=http2, upgrade=upgrade, websocket=websocket)
         # A head that is no longer than any of its parts may be breaks none of these limits.
         self._plain_length = min(limits.request_line, limits.field, limits.head)
 

@@ -1,4 +1,4 @@
-"""How an HTTP/1.1 connection becomes one of HTTP/2 (RFC 9113 section 3.3, RFC 7540 section 3.2)."""
+"""How an HTTP/1.1 connection becomes another: of HTTP/2 (RFC 9113 section 3.3, RFC 7540 section 3.2), a WebSocket."""
 
 from base64 import b64decode
 from struct import iter_unpack
@@ -44,6 +44,15 @@ def read_settings(headers: Headers) -> bytes | None:
     except ValueError:
         return None
     return decoded if _are_good(decoded) else None
+
+
+def asks_for_websocket(headers: Headers) -> bool:
+    """Whether a request with the connection option `upgrade` asks for a WebSocket (RFC 6455 section 4.1).
+
+    Args:
+        headers: Of a request whose Connection lists `upgrade`.
+    """
+    return any(name == b"upgrade" and b"websocket" in _members(value.lower()) for name, value in headers)
 
 
 def _are_good(settings: bytes) -> bool:

@@ -62,8 +62,8 @@ class Http2Engine(Requests):
     multiplexed: ClassVar[bool] = True
     abrupt: ClassVar[bool] = False
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
-        super().__init__(limits, clock)
+    def __init__(self, limits: Limits, clock: Callable[[], float], *, websocket: bool = False) -> None:
+        super().__init__(limits, clock, websocket=websocket)
         self._mute: list[int] = []  # answered before their request had ended
         self._pieces = 0  # of bodies, that were given since something was last written
         self._begun = self._peer_left = self._eof = False
@@ -218,6 +218,14 @@ class Http2Engine(Requests):
                 return
             found.expects = False
         self.write_interim(stream, [(b":status", b"%d" % status), *headers])
+
+    def accept(self, stream: int, headers: Headers) -> None:
+        """See `wire.engine.Engine`: RFC 8441 section 5."""
+        found = self._streams.get(stream)
+        if found is None or found.responded:
+            return
+        found.responded = True
+        self.write_head(stream, [_STATUS[200], *headers], False)
 
     def respond(self, stream: int, status: int, headers: Headers, body: bytes, end: bool) -> None:
         """See `wire.engine.Engine`."""

@@ -92,8 +92,8 @@ class H2Engine(Http2Engine):
     name: ClassVar[str] = "h2"
     prioritises: ClassVar[bool] = False
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
-        super().__init__(limits, clock)
+    def __init__(self, limits: Limits, clock: Callable[[], float], *, websocket: bool = False) -> None:
+        super().__init__(limits, clock, websocket=websocket)
         size = limits.head + 32 * limits.fields  # as RFC 9113 section 6.5.2 counts
         config = H2Configuration(
             client_side=False,
@@ -111,6 +111,8 @@ class H2Engine(Http2Engine):
                 SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
                 SettingCodes.MAX_FRAME_SIZE: MAX_FRAME_SIZE,
                 SettingCodes.MAX_HEADER_LIST_SIZE: size,
+                # h2 tells its default of this one too.
+                SettingCodes.ENABLE_CONNECT_PROTOCOL: int(websocket),
             },
         )
         self._library.decoder.max_header_list_size = _SPARE * size

@@ -15,6 +15,7 @@ UNKNOWN_LENGTH: Final = -1
 """`Request.length` of a body that does not tell its length."""
 
 _PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
+_PROTOCOL: Final = b":protocol"
 
 CONNECTION_SPECIFIC: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
@@ -59,12 +60,13 @@ class HeadReader:
     only when they differ. It saves 2 of 3 us for a request of five fields, and more for one of a browser.
     """
 
-    __slots__ = ("_fields", "_headers", "_limits", "_short", "_size", "scheme")
+    __slots__ = ("_fields", "_headers", "_limits", "_short", "_size", "_websocket", "scheme")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, websocket: bool = False) -> None:
         self.scheme = b"https"
         """What the client calls us by."""
         self._limits = limits
+        self._websocket = websocket
         self._fields: Sequence[tuple[bytes, bytes]] | None = None
         self._headers: Headers = []
         self._size = 0
@@ -88,7 +90,7 @@ class HeadReader:
                 return tuple.__new__(
                     Request, (method, target, headers, "2", 0 if end else UNKNOWN_LENGTH, False, False, False)
                 )
-        request = read_request(fields, limits, end=end)
+        request = read_request(fields, limits, end=end, websocket=self._websocket)
         self.scheme = next(value for name, value in fields if name == b":scheme")
         # What means something for the request itself is not the same for the next.
         if not _OF_ITSELF.intersection([name for name, _ in rest]):
@@ -97,13 +99,16 @@ class HeadReader:
         return request
 
 
-def read_request(fields: Sequence[tuple[bytes, bytes]], limits: Limits, *, end: bool) -> Request:
+def read_request(
+    fields: Sequence[tuple[bytes, bytes]], limits: Limits, *, end: bool, websocket: bool = False
+) -> Request:
     """Check a request's fields and bring them into the common form: `host` first, cookies in one.
 
     Args:
         fields: As they came, pseudo-fields too.
         limits: The bounds.
         end: No body follows.
+        websocket: `:protocol` may ask for one (RFC 8441); that it does so is `Request.upgrade` then.
 
     Raises:
         Malformed: It is no HTTP/2 request.
@@ -119,7 +124,7 @@ def read_request(fields: Sequence[tuple[bytes, bytes]], limits: Limits, *, end: 
         name, value = field
         if name not in _names:
             if name[:1] == b":":
-                if name not in _PSEUDO:
+                if name not in _PSEUDO and not (websocket and name == _PROTOCOL):
                     raise Malformed("a pseudo-field that no request has")
                 if name in pseudo:
                     raise Malformed("a pseudo-field twice")
@@ -156,7 +161,8 @@ def read_request(fields: Sequence[tuple[bytes, bytes]], limits: Limits, *, end: 
             raise Malformed("a field that belongs to HTTP/1.1 connections")
     _check_values(fields)
     method, target = _read_line(pseudo)
-    if method != "CONNECT":
+    extended = _PROTOCOL in pseudo
+    if method != "CONNECT" or extended:
         headers[0] = (b"host", _read_authority(pseudo.get(b":authority"), host))
     if cookies:
         headers.append((b"cookie", b"; ".join(cookies)))
@@ -164,13 +170,15 @@ def read_request(fields: Sequence[tuple[bytes, bytes]], limits: Limits, *, end: 
         raise Malformed("a Content-Length without a body")
     # Only now: what breaks the format has no answer, whatever else is wrong with it.
     _check_size(fields, limits)
-    _check_line(method, target, limits)
+    _check_line("GET" if extended else method, target, limits)
+    if extended and pseudo[_PROTOCOL] != b"websocket":
+        raise Refusal(501, "CONNECT for another protocol than websocket")
     if not known:
         raise Refusal(417, "an Expect other than 100-continue")
     if limits.body and (length or 0) > limits.body:
         raise Refusal(413, f"the body is longer than {limits.body} bytes")
     size = 0 if end else UNKNOWN_LENGTH if length is None else length
-    return tuple.__new__(Request, (method, target, headers, "2", size, expects, False, False))
+    return tuple.__new__(Request, (method, target, headers, "2", size, expects, False, extended))
 
 
 def check_trailers(fields: Sequence[tuple[bytes, bytes]], limits: Limits) -> None:
@@ -236,7 +244,10 @@ def _read_line(pseudo: dict[bytes, bytes]) -> tuple[str, bytes]:
         if _METHOD.fullmatch(method) is None:
             raise Malformed("no :method, or one that is no token")
         verb = method.decode("ascii")
-    if verb == "CONNECT":
+    extended = _PROTOCOL in pseudo
+    if extended and verb != "CONNECT":
+        raise Malformed("a :protocol in a request that is no CONNECT")
+    if verb == "CONNECT" and not extended:
         if target is not None or scheme is not None or b":authority" not in pseudo:
             raise Malformed("a CONNECT with :scheme or :path, or without :authority")
         return verb, b""

@@ -54,6 +54,7 @@ _MAX_CONCURRENT_STREAMS: Final = 0x3
 _INITIAL_WINDOW_SIZE: Final = 0x4
 _MAX_FRAME_SIZE: Final = 0x5
 _MAX_HEADER_LIST_SIZE: Final = 0x6
+_ENABLE_CONNECT_PROTOCOL: Final = 0x8  # RFC 8441
 _NO_RFC7540_PRIORITIES: Final = 0x9
 
 _ANY_HEAD: Final = 1 << 24  # of a response: over the library's limit, 64 KiB, the stream is reset without a word
@@ -72,8 +73,8 @@ class Ngh2Engine(Http2Engine):
     name: ClassVar[str] = "ngh2"
     prioritises: ClassVar[bool] = True
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
-        super().__init__(limits, clock)
+    def __init__(self, limits: Limits, clock: Callable[[], float], *, websocket: bool = False) -> None:
+        super().__init__(limits, clock, websocket=websocket)
         size = limits.head + 32 * limits.fields  # as RFC 9113 section 6.5.2 counts
         self._library = Connection(
             Role.SERVER,
@@ -95,6 +96,8 @@ class Ngh2Engine(Http2Engine):
             _MAX_HEADER_LIST_SIZE: size,
             _NO_RFC7540_PRIORITIES: 1,
         }
+        if websocket:
+            self._settings[_ENABLE_CONNECT_PROTOCOL] = 1
         # Until its SETTINGS say otherwise (RFC 9113 section 6.5.2).
         self._pushes = True
         self._streams_limit = 1 << 32

@@ -39,6 +39,7 @@ class Stream:
         responded: The response has begun.
         ended: All of it has been given to the engine.
         given: Bytes of its body that have been.
+        tunnel: It is a WebSocket, whose bytes no limit of a body is about.
     """
 
     open: bool
@@ -51,17 +52,19 @@ class Stream:
     muted: bool = False
     responded: bool = False
     ended: bool = False
+    tunnel: bool = False
 
 
 class Requests(FrameGate):
     """The requests of one connection."""
 
-    __slots__ = ("_heads", "_late", "_limits", "_streams", "state")
+    __slots__ = ("_heads", "_late", "_limits", "_streams", "_websocket", "state")
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: Limits, clock: Callable[[], float], *, websocket: bool = False) -> None:
         super().__init__(clock)
         self._limits = limits
-        self._heads = HeadReader(limits)
+        self._websocket = websocket
+        self._heads = HeadReader(limits, websocket=websocket)
         self._streams: dict[int, Stream] = {}
         self._late: list[Event] = []  # found while writing; told by the next receive()
         self.state = OPEN
@@ -91,7 +94,7 @@ class Requests(FrameGate):
             self.reject(number, REFUSED_STREAM, f"more than {limit} streams at once", events)
             return
         try:
-            method, target, headers, version, length, expects, _, _ = self._heads.read(fields, end=end)
+            method, target, headers, version, length, expects, _, tunnel = self._heads.read(fields, end=end)
         except Malformed as malformed:
             self.reject(number, PROTOCOL_ERROR, f"a malformed request: {malformed.reason}", events)
             return
@@ -99,9 +102,12 @@ class Requests(FrameGate):
             self._streams[number] = Stream(not end, (b":method", b"HEAD") in fields, False, muted=True)
             self._turn_away(number, refusal.status, refusal.reason, events)
             return
-        self._streams[number] = Stream(not end, method == "HEAD", expects, length)
+        self._streams[number] = stream = Stream(not end, method == "HEAD", expects, length)
+        if tunnel:
+            stream.tunnel = True
+            end = True  # what follows is no body
         # Head(…) would go through a function in Python: 0.1 us more.
-        events.append(tuple.__new__(Head, (number, method, target, headers, version, end, expects)))
+        events.append(tuple.__new__(Head, (number, method, target, headers, version, end, expects, tunnel)))
 
     def _turn_away(self, number: int, status: int, reason: str, events: list[Event]) -> None:
         """Have a request answered with an error: it was begun in vain, as one that is reset."""
@@ -131,7 +137,7 @@ class Requests(FrameGate):
             return
         stream.expects = False
         stream.received += len(data)
-        if self._limits.body and stream.received > self._limits.body:
+        if self._limits.body and stream.received > self._limits.body and not stream.tunnel:
             stream.muted = True
             stream.open = not end
             if data:

@@ -23,8 +23,10 @@ AUTO: Final = "auto"
 class MakeEngine(Protocol):
     """Makes the HTTP/1.1 engine of one connection."""
 
-    def __call__(self, limits: Limits, *, http2: bool = False, upgrade: bool = False) -> Engine:
-        """With `http2` the peer may begin in HTTP/2, with `upgrade` ask for it (`h2c`)."""
+    def __call__(
+        self, limits: Limits, *, http2: bool = False, upgrade: bool = False, websocket: bool = False
+    ) -> Engine:
+        """With `http2` the peer may begin in HTTP/2, with `upgrade` ask for it (`h2c`), with `websocket` for one."""
         ...
 
 
@@ -36,14 +38,14 @@ class MakeHttp2:
     def __init__(self, name: str, source: "_Source") -> None:
         self.name = name
         self._source = source
-        self._make: Callable[[Limits, Callable[[], float]], Http2Engine] | None = None
+        self._make: type[Http2Engine] | None = None
 
-    def __call__(self, limits: Limits, clock: "Callable[[], float]") -> "Http2Engine":
-        """Make one; it asks the clock for seconds that only grow."""
+    def __call__(self, limits: Limits, clock: "Callable[[], float]", *, websocket: bool = False) -> "Http2Engine":
+        """Make one; it asks the clock for seconds that only grow. With `websocket` the peer may ask for one."""
         if self._make is None:
             self.load()
             assert self._make is not None  # noqa: S101 - for the type checker
-        return self._make(limits, clock)
+        return self._make(limits, clock, websocket=websocket)
 
     def load(self) -> None:
         """Import it."""

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final, TypeVar
 
 from appserver.asgi.fields import Defaults
@@ -70,6 +71,8 @@ class Peer:
     slow: bool = False
     gone: bool = False
     relief: asyncio.Event = field(default_factory=asyncio.Event)
+    accepted: Headers | None = None
+    due: float = inf
 
     def choked(self, stream: int) -> bool:
         assert stream == 1
@@ -89,6 +92,15 @@ class Peer:
         assert stream == 1
         assert count > 0
         self.credit += count
+
+    def accept(self, stream: int, headers: Headers) -> None:
+        assert stream == 1
+        assert self.status is None, "a second response"
+        self.status, self.accepted = 101, list(headers)
+
+    def remind(self, stream: int, when: float) -> None:
+        assert stream == 1
+        self.due = when
 
     def inform(self, stream: int, status: int, headers: Headers) -> None:
         assert stream == 1

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from appserver.asgi.cycle import COMPLETE
 from appserver.asgi.files import open_file, open_path
-from appserver.asgi.transitions import COMPLETE, SENDING
+from appserver.asgi.transitions import SENDING
 from appserver.asgi.types import Message, Receive, Scope, Send
 from appserver.errors import ClientDisconnectedError, MisuseError
 from tests.unit.asgi.stage import (

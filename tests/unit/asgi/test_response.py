@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from appserver.asgi.transitions import COMPLETE, TRAILING
+from appserver.asgi.cycle import COMPLETE
+from appserver.asgi.transitions import TRAILING
 from appserver.asgi.types import Message, Receive, Scope, Send
 from appserver.errors import ClientDisconnectedError, MisuseError
 from appserver.wire.engine import Headers

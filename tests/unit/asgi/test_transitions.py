@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appserver.asgi import scope, transitions
-from appserver.asgi.transitions import AWAITED, COMPLETE, HELD, STREAMING, TRAILING, TRANSITIONS, expected
+from appserver.asgi.cycle import COMPLETE
+from appserver.asgi.transitions import AWAITED, HELD, STREAMING, TRAILING, TRANSITIONS, expected
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
 from appserver.errors import MisuseError
 from tests.unit.asgi.stage import (

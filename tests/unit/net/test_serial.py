@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from appserver.asgi.http import READ_AHEAD
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
 from appserver.net.endpoint import READ_SIZE
 from appserver.net.flow import HIGH_WATER
-from appserver.net.serial import READ_AHEAD, SerialConnection
+from appserver.net.serial import SerialConnection
 from appserver.wire.engine import Limits
 from tests.unit.net.serving import EAGER, GET, TIMEOUTS, Client, Serving, echo, get, pair, post
 

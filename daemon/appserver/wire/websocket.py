@@ -1,0 +1,264 @@
+"""A WebSocket behind its handshake: bytes to messages and back (RFC 6455, RFC 7692).
+
+The protocol is that of `websockets`, its half without I/O, and nothing of it is done again here. What is added: whole
+messages of fragments, text that is checked as it comes, a compressor that exists only once it is needed, and no
+compression of what it would not make smaller.
+
+    OPEN ──close()──▶ CLOSING ──the peer's Close──▶ over
+      ├── the peer's Close, which is answered ──▶ over
+      └── the peer breaks the protocol, or a limit ──Close with 1002, 1007 or 1009──▶ over
+"""
+
+import zlib
+from codecs import getincrementaldecoder
+from typing import TYPE_CHECKING, Any, Final
+
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+
+if TYPE_CHECKING:
+    from websockets.protocol import OPEN, SERVER, Protocol
+else:
+    try:
+        from websockets.protocol import OPEN, SERVER, Protocol
+    except ImportError:  # before 11.0, as in Debian 12
+        from websockets.connection import OPEN, SERVER
+        from websockets.connection import Connection as Protocol
+
+NORMAL: Final = 1000
+NO_STATUS: Final = 1005
+"""The peer's Close named no code; never sent."""
+ABNORMAL: Final = 1006
+"""The connection ended without a Close; never sent."""
+INVALID_DATA: Final = 1007
+INTERNAL_ERROR: Final = 1011
+RESTART: Final = 1012
+
+COMPRESSED_SIZE: Final = 128
+"""Bytes from which a message is compressed: one that fits into a packet with room to spare gains nothing by it."""
+
+MEMORY_LEVEL: Final = 5
+"""Of the compressor; each step doubles one half of its memory (zlib's deflateInit2)."""
+
+_INFLATE: Final = 10 * 1024  # zlib's inflate state, without its window
+
+TEXT, BINARY, CONTINUATION, CLOSE, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE, Opcode.PONG
+
+# Its attribute for a message of which some fragments have come: of version 16, and before.
+_SIZE_SO_FAR: Final = "current_size" if hasattr(Protocol(SERVER), "current_size") else "cur_size"
+
+_decoder: Final = getincrementaldecoder("utf-8")
+
+
+class Deflate(PerMessageDeflate):
+    """permessage-deflate that takes no memory before it is used, and leaves small messages as they are.
+
+    Args:
+        agreed: What was agreed on in the handshake.
+    """
+
+    def __init__(self, agreed: PerMessageDeflate) -> None:
+        super().__init__(
+            agreed.remote_no_context_takeover,
+            agreed.local_no_context_takeover,
+            agreed.remote_max_window_bits,
+            agreed.local_max_window_bits,
+            {"memLevel": MEMORY_LEVEL},
+        )
+        for made in ("encoder", "decoder"):
+            self.__dict__.pop(made, None)
+
+    def __getattr__(self, name: str) -> Any:
+        # Called for what is not there yet.
+        if name == "encoder":
+            self.encoder = zlib.compressobj(wbits=-self.local_max_window_bits, memLevel=MEMORY_LEVEL)
+            return self.encoder
+        if name == "decoder":
+            self.decoder = zlib.decompressobj(wbits=-self.remote_max_window_bits)
+            return self.decoder
+        raise AttributeError(name)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes at most."""
+        return deflate_memory(self.local_max_window_bits, self.remote_max_window_bits)
+
+    def encode(self, frame: Frame) -> Frame:
+        """Compress a frame, if that is worth it."""
+        return super().encode(frame) if len(frame.data) >= COMPRESSED_SIZE else frame
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        """Decompress a frame, to so many bytes at most."""
+        # For zlib, and so for the library, 0 is no limit.
+        decoded = super().decode(frame, max_size=max_size or 1 if max_size is not None else None)
+        if max_size is not None and len(decoded.data) > max_size:
+            raise PayloadTooBig(len(decoded.data), max_size)
+        return decoded
+
+
+def deflate_memory(local_bits: int, remote_bits: int) -> int:
+    """Bytes that a compressor and a decompressor take (zlib.h, "memory requirements")."""
+    return (1 << (local_bits + 2)) + (1 << (MEMORY_LEVEL + 9)) + (1 << remote_bits) + _INFLATE
+
+
+class _Silence:
+    """Takes the place of a logger: what happens here is `net`'s and `asgi`'s to tell."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: ARG002, N802 - logging's
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return _say_nothing
+
+
+def _say_nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+_SILENCE: Final[Any] = _Silence()
+
+
+class _Protocol(Protocol):
+    """Takes a Close in the midst of a message for one, as RFC 6455 section 5.4 lets control frames come there."""
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is CLOSE:
+            setattr(self, _SIZE_SO_FAR, None)
+        super().recv_frame(frame)
+
+
+class WebSocket:
+    """One WebSocket, server side.
+
+    Args:
+        max_size: Bytes of a message, inflated; over it the connection is closed with 1009.
+        deflate: Compression, if it was agreed on.
+
+    Attributes:
+        code: Of the Close that ended it; `ABNORMAL` before.
+        reason: The same.
+        failure: Why we ended it for a fault of the peer's; empty otherwise.
+        answered: The peer has answered the last ping.
+        frames: How many the last `receive()` has brought.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "_fragments",
+        "_ping",
+        "_protocol",
+        "_text",
+        "answered",
+        "code",
+        "failure",
+        "frames",
+        "reason",
+    )
+
+    def __init__(self, max_size: int, deflate: Deflate | None) -> None:
+        self._protocol = _Protocol(SERVER, state=OPEN, max_size=max_size, logger=_SILENCE)
+        if deflate is not None:
+            self._protocol.extensions = [deflate]
+        self._fragments: list[str | bytes] = []
+        self._text = False
+        self._decoder: Any = None
+        self._ping = 0
+        self.code, self.reason, self.failure = ABNORMAL, "", ""
+        self.answered = True
+        self.frames = 0
+
+    # In
+
+    def receive(self, data: bytes) -> list[str | bytes]:
+        """Take bytes from the peer: the messages that have become whole. Never raises for bad input."""
+        protocol = self._protocol
+        protocol.receive_data(data)
+        messages: list[str | bytes] = []
+        frames: list[Any] = protocol.events_received()
+        self.frames = len(frames)
+        try:
+            for frame in frames:
+                opcode = frame.opcode
+                if opcode is TEXT and frame.fin:
+                    messages.append(str(frame.data, "utf-8"))
+                elif opcode is BINARY and frame.fin:
+                    messages.append(bytes(frame.data))
+                elif opcode is PONG:
+                    self.answered = self.answered or bytes(frame.data) == b"%d" % self._ping
+                elif opcode in (TEXT, BINARY, CONTINUATION):
+                    self._assemble(frame, messages)
+        except UnicodeDecodeError as error:
+            if not self.over:
+                protocol.fail(INVALID_DATA, "text that is not UTF-8")
+            self.failure = f"text that is not UTF-8: {error.reason}"
+        if protocol.state is not OPEN:
+            self._note()
+        return messages
+
+    def _assemble(self, frame: Frame, messages: list[str | bytes]) -> None:
+        """Put a message of fragments together; its text is checked as far as it has come."""
+        if frame.opcode is not CONTINUATION:
+            self._text = frame.opcode is TEXT
+            self._decoder = _decoder() if self._text else None
+        if self._text:
+            self._fragments.append(self._decoder.decode(frame.data, frame.fin))
+        else:
+            self._fragments.append(bytes(frame.data))
+        if frame.fin:
+            fragments, self._fragments = self._fragments, []
+            messages.append("".join(fragments) if self._text else b"".join(fragments))  # type: ignore[arg-type]
+
+    def _note(self) -> None:
+        """Note how it ends."""
+        protocol = self._protocol
+        if protocol.close_rcvd is not None and not self.failure and protocol.parser_exc is None:
+            self.code, self.reason = int(protocol.close_rcvd.code), protocol.close_rcvd.reason
+        elif protocol.eof_sent:  # for a fault of the peer's
+            if protocol.close_sent is not None:
+                self.code, self.reason = int(protocol.close_sent.code), protocol.close_sent.reason
+            self.failure = self.failure or str(protocol.parser_exc or "")
+
+    @property
+    def over(self) -> bool:
+        """Both have said Close, or the peer has to be left: what `take()` gives is the last."""
+        return bool(self._protocol.eof_sent)
+
+    # Out
+
+    def send(self, message: str | bytes) -> bytes:
+        """Bytes of a message.
+
+        Raises:
+            UnicodeEncodeError: Text with surrogates in it.
+        """
+        if isinstance(message, str):
+            self._protocol.send_text(message.encode())
+        else:
+            self._protocol.send_binary(message)
+        return self.take()
+
+    def ping(self) -> bytes:
+        """Bytes of a ping, whose pong makes `answered` true."""
+        self._ping += 1
+        self.answered = False
+        self._protocol.send_ping(b"%d" % self._ping)
+        return self.take()
+
+    def close(self, code: int, reason: str) -> bytes:
+        """Bytes of a Close, if none has been sent.
+
+        Raises:
+            ValueError: A code that may not be sent (RFC 6455 section 7.4), a reason of more than 123 bytes or with
+                surrogates in it.
+        """
+        if self._protocol.state is OPEN:
+            try:
+                self._protocol.send_close(code, reason)
+            except ProtocolError as error:
+                raise ValueError(str(error)) from error
+        return self.take()
+
+    def take(self) -> bytes:
+        """Bytes to write to the peer: pongs and a Close that answer what was received."""
+        return b"".join(self._protocol.data_to_send())
