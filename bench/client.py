@@ -12,6 +12,7 @@ from typing import Final
 from bench.addresses import Address, open_connection
 from bench.errors import ContenderError
 from bench.http2 import OPENING, Http2Client
+from bench.websocket import WebSocketClient, write_handshake
 from bench.workloads import Workload
 
 PATIENCE: Final = 15.0
@@ -58,6 +59,9 @@ def check_answer(address: Address, workload: Workload) -> None:
     Raises:
         ContenderError: The answer is not what the application gives.
     """
+    if workload.websocket:
+        _check_websocket(address, workload)
+        return
     try:
         with connect(address, workload) as connection:
             if workload.http2:
@@ -75,18 +79,39 @@ def check_answer(address: Address, workload: Workload) -> None:
         raise ContenderError(f"wrong answer: {len(body)} bytes that are not the {len(workload.expected)} expected")
 
 
+def _check_websocket(address: Address, workload: Workload) -> None:
+    try:
+        client = WebSocketClient(address, workload, PATIENCE)
+        try:
+            client.ask()
+            client.open()
+            client.say()
+            while not client.hear():
+                pass
+            client.finish()
+            while client.connection.recv(65536):
+                pass
+        finally:
+            client.close()
+    except OSError as error:
+        raise ContenderError(f"no answer: {type(error).__name__}: {error}") from error
+
+
 def wait_for_answer(address: Address, workload: Workload, running: Callable[[], bool]) -> None:
     """Try until there is an answer; with HTTP/2, until the server opens the connection, too.
 
     Args:
         address: Where.
-        workload: Its request is answered with status 200.
+        workload: Its request is answered with status 200; with 101 where it asks for a WebSocket.
         running: Whether it is still worth it, asked between two attempts.
 
     Raises:
         ContenderError: It is not running any more, the patience ended, or the answer is another one.
     """
-    request = OPENING if workload.http2 else write_request(workload)
+    if workload.http2:
+        request = OPENING
+    else:
+        request = write_handshake(workload) if workload.websocket else write_request(workload)
     end = monotonic() + PATIENCE
     while True:
         try:
@@ -103,7 +128,7 @@ def wait_for_answer(address: Address, workload: Workload, running: Callable[[], 
         if monotonic() > end:
             raise ContenderError(f"no answer within {PATIENCE:.0f} s of its start")
         sleep(_POLL)
-    if not workload.http2 and not answer.startswith(b"HTTP/1.1 200 "):
+    if not workload.http2 and not answer.startswith(b"HTTP/1.1 101" if workload.websocket else b"HTTP/1.1 200 "):
         raise ContenderError(f"wrong answer: {answer.decode('latin-1').splitlines()[0]}")
 
 

@@ -51,12 +51,14 @@ def generate(workload: Workload, address: Address, seconds: int, folder: Path) -
     if workload.kind is Kind.CONNECT:
         return _connect_anew(workload, address, seconds, folder)
     if choose_program(workload) == "h2load":
-        return _summarize(_run_h2load(workload, address, ("--duration", f"{seconds}s"), seconds, folder), seconds)
+        return summarize(_run_h2load(workload, address, ("--duration", f"{seconds}s"), seconds, folder), seconds)
     return _run_wrk(workload, address, seconds)
 
 
-def choose_program(workload: Workload) -> str:
-    """The program that generates a workload's load."""
+def choose_program(workload: Workload) -> str | None:
+    """The program that generates a workload's load; None where this process does."""
+    if workload.websocket:
+        return None
     beyond_wrk = workload.unix or workload.depth > 1 or workload.http2 or workload.kind is Kind.CONNECT
     return "h2load" if beyond_wrk else "wrk"
 
@@ -86,7 +88,7 @@ def _connect_anew(workload: Workload, address: Address, seconds: int, folder: Pa
     begin = monotonic()
     while (elapsed := monotonic() - begin) < seconds:
         times += _run_h2load(workload, address, once, seconds, folder)
-    return _summarize(times, elapsed)
+    return summarize(times, elapsed)
 
 
 def _run_h2load(workload: Workload, address: Address, extent: tuple[str, str], seconds: int, folder: Path) -> list[int]:
@@ -121,7 +123,8 @@ def _run_h2load(workload: Workload, address: Address, extent: tuple[str, str], s
     return [int(time) for *_, time in lines]
 
 
-def _summarize(times: Sequence[int], seconds: float) -> Answered:
+def summarize(times: Sequence[int], seconds: float) -> Answered:
+    """The figures of so many answers, from the microseconds that each took."""
     times = sorted(times)
     return Answered(len(times), seconds, pick(times, 0.5), pick(times, 0.99), pick(times, 0.999))
 

@@ -12,7 +12,7 @@ from typing import Final
 
 _PACKAGES: Final = (
     *("appserverd", "granian", "gunicorn", "gunicorn_h1c", "uvicorn", "httptools", "hypercorn", "h11", "uvloop"),
-    *("h2", "ngh2", "zttp"),
+    *("h2", "ngh2", "zttp", "websockets", "wsproto"),
     *("fastapi", "starlette", "pydantic", "systemd-python"),
 )
 _PROGRAMS: Final = (("nginx", "-v"), ("wrk", "-v"), ("h2load", "--version"), ("openssl", "version"))

@@ -25,17 +25,21 @@ class Column:
 
 _MEMORY: Final = Column("RSS MiB", "rss_kib", 1024, 1)
 
+_PACE: Final = (
+    Column("p50 ms", "p50_us", 1000, 2),
+    Column("p99 ms", "p99_us", 1000, 2),
+    Column("p99.9 ms", "p999_us", 1000, 2),
+    _MEMORY,
+    Column("busy %", "busy", 0.01),
+)
+
 COLUMNS: Final[Mapping[Kind, tuple[Column, ...]]] = {
     Kind.LOAD: (
         Column("CPU us/req", "cpu_us", decimals=1),
         Column("user", "cpu_user_us", decimals=1),
         Column("system", "cpu_system_us", decimals=1),
         Column("req/s", "requests_per_s"),
-        Column("p50 ms", "p50_us", 1000, 2),
-        Column("p99 ms", "p99_us", 1000, 2),
-        Column("p99.9 ms", "p999_us", 1000, 2),
-        _MEMORY,
-        Column("busy %", "busy", 0.01),
+        *_PACE,
     ),
     Kind.IDLE: (
         Column("KiB/connection", "connection_kib", decimals=2),
@@ -62,6 +66,20 @@ COLUMNS: Final[Mapping[Kind, tuple[Column, ...]]] = {
         Column("attack conns", "attack_connections"),
         Column("growth MiB", "growth_kib", 1024, 1),
         _MEMORY,
+    ),
+    Kind.ECHO: (
+        Column("CPU us/message", "cpu_us", decimals=1),
+        Column("user", "cpu_user_us", decimals=1),
+        Column("system", "cpu_system_us", decimals=1),
+        Column("messages/s", "requests_per_s"),
+        *_PACE,
+    ),
+    Kind.ROOM: (
+        Column("CPU us/delivery", "cpu_us", decimals=1),
+        Column("user", "cpu_user_us", decimals=1),
+        Column("system", "cpu_system_us", decimals=1),
+        Column("deliveries/s", "requests_per_s"),
+        *_PACE,
     ),
 }
 """The columns of each kind of workload. The first is what contenders are ranked by; its spread is shown, too."""

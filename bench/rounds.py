@@ -6,6 +6,7 @@ finds is its own, and the luck of one process's address layout does not decide t
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import traceback
@@ -24,8 +25,9 @@ from bench.client import check_answer, connect, count_closed, hold_connections, 
 from bench.errors import ContenderError
 from bench.http2 import Http2Client
 from bench.journal import Journal
-from bench.load import choose_program, generate, pick
-from bench.processes import ROOT, Session
+from bench.load import Answered, choose_program, generate, pick
+from bench.messages import broadcast, echo, hold_websockets
+from bench.processes import ROOT, Session, Usage
 from bench.servers import Contender, Entry, Launch, list_entries, require
 from bench.workloads import Kind, Log, Workload
 
@@ -117,7 +119,7 @@ def measure(workload: Workload, chosen: Sequence[Contender], plan: Plan) -> Resu
     result = Result(workload)
     entries = list_entries(workload, chosen)
     program = choose_program(workload)
-    if workload.kind in (Kind.LOAD, Kind.CONNECT) and which(program) is None:
+    if workload.kind in (Kind.LOAD, Kind.CONNECT) and program is not None and which(program) is None:
         result.left_out = {entry.label: f"not installed: {program}" for entry in entries}
         return result
     run = {
@@ -126,6 +128,8 @@ def measure(workload: Workload, chosen: Sequence[Contender], plan: Plan) -> Resu
         Kind.IDLE: _measure_idle,
         Kind.START: _measure_starts,
         Kind.RESET: _measure_resets,
+        Kind.ECHO: _measure_load,
+        Kind.ROOM: _measure_load,
     }[workload.kind]
     try:
         with TemporaryDirectory(prefix="run-", dir=plan.folder) as folder:
@@ -147,6 +151,8 @@ def estimate(workload: Workload, chosen: Sequence[Contender], plan: Plan) -> flo
             return count * rounds * (2 + _SETTLE + plan.seconds + workload.connections * 0.0005)
         case Kind.START:
             return count * (plan.starts + 1) * 0.8
+        case Kind.ECHO | Kind.ROOM:
+            return count * (2.5 + plan.rounds * (plan.seconds + 0.2 + workload.connections * 0.001))
         case Kind.RESET:
             return count * (1.5 + plan.rounds * (2 * plan.seconds + 1))
 
@@ -165,7 +171,7 @@ def _measure_load(result: Result, entries: Sequence[Entry], plan: Plan, folder: 
                     servers.append(running.enter_context(_serve(entry, workload, plan, folder, number, journal)))
             for server in servers:
                 with result.leaving_out(server.entry.label):
-                    answered[server.entry.label] = generate(workload, server.address, 1, folder).requests
+                    answered[server.entry.label] = _generate(server, workload, 1, folder)[0].requests
             for number in range(plan.rounds):
                 for server in _rotate(servers, number):
                     label = server.entry.label
@@ -182,10 +188,23 @@ def _measure_load(result: Result, entries: Sequence[Entry], plan: Plan, folder: 
                 result.lost[label] = max(0, answered[label] - written)
 
 
+def _generate(server: _Server, workload: Workload, seconds: int, folder: Path) -> tuple[Answered, Usage, float]:
+    """The load, the CPU time that it took the server, and how many seconds that was."""
+    with ExitStack() as stack:
+        # WebSockets are open before: what is measured is messages.
+        clients = stack.enter_context(hold_websockets(server.address, workload)) if workload.websocket else []
+        before, begin = server.session.measure_cpu(), monotonic()
+        if workload.kind is Kind.ROOM:
+            answered = broadcast(clients, seconds)
+        elif workload.kind is Kind.ECHO:
+            answered = echo(clients, seconds)
+        else:
+            answered = generate(workload, server.address, seconds, folder)
+        return answered, server.session.measure_cpu() - before, monotonic() - begin
+
+
 def _load(server: _Server, workload: Workload, seconds: int, folder: Path) -> Round:
-    before, begin = server.session.measure_cpu(), monotonic()
-    answered = generate(workload, server.address, seconds, folder)
-    used, elapsed = server.session.measure_cpu() - before, monotonic() - begin
+    answered, used, elapsed = _generate(server, workload, seconds, folder)
     memory = server.session.measure_memory()
     if not answered.requests:
         raise ContenderError(f"nothing answered in {seconds} s under load")
@@ -216,7 +235,7 @@ def _idle(server: _Server, workload: Workload, seconds: int) -> Round:
     for _ in range(_IDLE_REQUESTS):
         check_answer(server.address, workload)
     empty = server.session.measure_memory()
-    with hold_connections(server.address, workload) as connections:
+    with _hold(server.address, workload) as connections:
         sleep(_SETTLE)
         full = server.session.measure_memory()
         before = server.session.measure_cpu()
@@ -233,6 +252,16 @@ def _idle(server: _Server, workload: Workload, seconds: int) -> Round:
         "pss_before_kib": empty.pss,
         "seconds": seconds,
     }
+
+
+@contextmanager
+def _hold(address: Address, workload: Workload) -> Iterator[list[socket.socket]]:
+    if workload.websocket:
+        with hold_websockets(address, workload) as clients:
+            yield [client.connection for client in clients]
+    else:
+        with hold_connections(address, workload) as connections:
+            yield connections
 
 
 def _measure_starts(result: Result, entries: Sequence[Entry], plan: Plan, folder: Path) -> None:
@@ -345,7 +374,7 @@ def _serve(
     address: Address = own / "socket" if workload.unix else find_port()
     output = own / "output"
     certificate = make_certificate(own) if workload.tls else None
-    launch = Launch(workload.application, address, entry.log, own, workload.http2, certificate)
+    launch = Launch(workload.application, address, entry.log, own, workload.http2, workload.websocket, certificate)
     command = entry.contender.command(launch)
     if journal is not None:
         command = journal.wrap(command)

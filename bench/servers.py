@@ -52,6 +52,7 @@ class Launch:
         log: Where to log.
         folder: For its files.
         http2: Speak HTTP/2.
+        websocket: Speak WebSocket.
         certificate: Speak TLS, with this.
     """
 
@@ -60,6 +61,7 @@ class Launch:
     log: Log
     folder: Path
     http2: bool
+    websocket: bool
     certificate: Certificate | None
 
     def bind(self, port: Sequence[str], path: Sequence[str]) -> list[str]:
@@ -85,6 +87,8 @@ class Contender:
         http2: Those that it needs besides for HTTP/2; None where it takes no part in that.
         program: The program that has to be on PATH.
         floor: Not an application server, but what one can be compared with.
+        websocket: The packages that it needs besides for WebSockets; None where it takes no part in that.
+        plain: Takes part where there are none.
         chosen: Takes part unless `--servers` says otherwise.
         journals: Speaks the journal's protocol.
     """
@@ -95,6 +99,8 @@ class Contender:
     http2: tuple[str, ...] | None = None
     program: str | None = None
     floor: bool = False
+    websocket: tuple[str, ...] | None = None
+    plain: bool = True
     chosen: bool = True
     journals: bool = False
 
@@ -123,6 +129,7 @@ def _start_uvicorn(launch: Launch) -> list[str]:
         *(sys.executable, "-m", "uvicorn", launch.application, "--loop", "uvloop"),
         # httptools is the faster of the two for HTTP/1.1, and has no HTTP/2.
         *(("--http", "zttp", "--http2") if launch.http2 else ("--http", "httptools")),
+        *(("--ws", "websockets-sansio") if launch.websocket else ()),  # what `auto` takes
         *("--timeout-keep-alive", str(KEEP_ALIVE)),
         *launch.bind(("--port", "{}"), ("--uds", "{}")),
         *launch.secure("--ssl-certfile", "--ssl-keyfile"),
@@ -131,12 +138,21 @@ def _start_uvicorn(launch: Launch) -> list[str]:
     ]
 
 
+def _start_uvicorn_websockets(launch: Launch) -> list[str]:
+    return [*_start_uvicorn(launch), "--ws", "websockets"]
+
+
+def _start_uvicorn_wsproto(launch: Launch) -> list[str]:
+    return [*_start_uvicorn(launch), "--ws", "wsproto"]
+
+
 def _start_granian(launch: Launch) -> list[str]:
     return [
         *(sys.executable, "-m", "granian", launch.application, "--interface", "asgi", "--loop", "uvloop"),
         # One single-threaded runtime: what its documentation advises for one worker, and the fewest switches between
         # threads. Without WebSocket and the other version of HTTP it looks for neither in a request.
-        *("--workers", "1", "--runtime-mode", "st", "--runtime-threads", "1", "--no-ws"),
+        *("--workers", "1", "--runtime-mode", "st", "--runtime-threads", "1"),
+        "--ws" if launch.websocket else "--no-ws",
         *("--http", "2" if launch.http2 else "1"),
         *("--backlog", str(CONNECTIONS), "--backpressure", str(CONNECTIONS)),
         # The only limit that it has for idle connections; a minute is the most it takes.
@@ -180,14 +196,18 @@ def _start_raw(launch: Launch) -> list[str]:
     return [sys.executable, "-m", "bench.raw", str(launch.address)]
 
 
+_UVICORN: Final = ("uvicorn", "httptools", "uvloop")
+
 _TABLE: Final = (
-    Contender("appserver", _start_appserver, ("appserver",), ("ngh2",), journals=True),
+    Contender("appserver", _start_appserver, ("appserver",), ("ngh2",), websocket=("websockets",), journals=True),
     Contender("appserver-h11", _start_appserver_h11, ("appserver",), chosen=False, journals=True),
     Contender("appserver-h2", _start_appserver_h2, ("appserver",), ("h2",), chosen=False),
-    Contender("granian", _start_granian, ("granian", "uvloop"), ()),
-    Contender("gunicorn", _start_gunicorn, ("gunicorn", "gunicorn_h1c", "uvloop"), ("h2",)),
-    Contender("uvicorn", _start_uvicorn, ("uvicorn", "httptools", "uvloop"), ("zttp",)),
-    Contender("hypercorn", _start_hypercorn, ("hypercorn", "uvloop"), ("h2",)),
+    Contender("granian", _start_granian, ("granian", "uvloop"), (), websocket=()),
+    Contender("gunicorn", _start_gunicorn, ("gunicorn", "gunicorn_h1c", "uvloop"), ("h2",), websocket=()),
+    Contender("uvicorn", _start_uvicorn, _UVICORN, ("zttp",), websocket=("websockets",)),
+    Contender("uvicorn-websockets", _start_uvicorn_websockets, _UVICORN, websocket=("websockets",), plain=False),
+    Contender("uvicorn-wsproto", _start_uvicorn_wsproto, _UVICORN, websocket=("wsproto",), plain=False),
+    Contender("hypercorn", _start_hypercorn, ("hypercorn", "uvloop"), ("h2",), websocket=("wsproto",)),
     Contender("nginx", _start_nginx, program="nginx", floor=True),
     Contender("raw", _start_raw, ("uvloop",), floor=True),
 )
@@ -213,6 +233,8 @@ def list_entries(workload: Workload, chosen: Sequence[Contender]) -> list[Entry]
             continue
         if workload.http2 and contender.http2 is None:
             continue
+        if contender.websocket is None if workload.websocket else not contender.plain:
+            continue
         if workload.log is Log.JOURNAL and not contender.journals:
             continue
         entries.append(Entry(contender.name, contender, workload.log))
@@ -229,6 +251,7 @@ def require(contender: Contender, workload: Workload) -> None:
         ContenderError: It is not.
     """
     modules = contender.modules + ((contender.http2 or ()) if workload.http2 else ())
+    modules += (contender.websocket or ()) if workload.websocket else ()
     missing = [module for module in modules if find_spec(module) is None]
     if contender.program is not None and which(contender.program) is None:
         missing.append(contender.program)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -22,6 +22,10 @@ class Kind(Enum):
     """As many new connections as it takes, with one request each."""
     RESET = "reset"
     """One client resets all of its streams, and the latencies of another are measured."""
+    ECHO = "echo"
+    """WebSockets: on each, as many messages as it sends back, one at a time."""
+    ROOM = "room"
+    """WebSockets: what one of them says, all hear."""
 
 
 class Log(Enum):
@@ -82,6 +86,9 @@ class Workload:
         floors: nginx and the raw protocol take part.
         tls: TLS 1.3, with the certificate of `bench.certificate`.
         http2: HTTP/2: by ALPN with TLS, else from the first byte on (RFC 9113 section 3.3).
+        websocket: WebSockets: `expected` is the message that is sent and comes back.
+        text: It is text, in UTF-8.
+        deflate: It is compressed (RFC 7692), if the server thinks it worth it.
     """
 
     name: str
@@ -99,9 +106,31 @@ class Workload:
     floors: bool = False
     tls: bool = False
     http2: bool = False
+    websocket: bool = False
+    text: bool = False
+    deflate: bool = False
+
+
+def _make_message(size: int) -> bytes:
+    """So many bytes of what programs tell each other: it repeats itself, as text does, but not at once."""
+    lines = (
+        f'{{"sku":"A-{line}","count":{line % 7},"cents":{line * 7919 % 100_003}}}\n' for line in range(size // 30 + 1)
+    )
+    return "".join(lines).encode()[:size]
 
 
 _BODIES: Final = "bench.apps.bodies:app"
+
+_WEBSOCKET: Final = Workload(
+    "ws-64",
+    "Echo of 64 bytes",
+    _make_message(64),
+    kind=Kind.ECHO,
+    application="bench.apps.sockets:app",
+    target="/echo",
+    websocket=True,
+    text=True,
+)
 
 _TABLE: Final = (
     Workload("hello", "Hello, 3 header fields", floors=True),
@@ -147,6 +176,45 @@ _TABLE: Final = (
     ),
     Workload("h2-idle", "1,000 idle HTTP/2 connections", kind=Kind.IDLE, connections=1000, http2=True),
     Workload("h2-reset", "HTTP/2 beside a client that resets its streams", kind=Kind.RESET, connections=1, http2=True),
+    _WEBSOCKET,
+    replace(_WEBSOCKET, name="ws-64-deflate", title="Echo of 64 bytes, permessage-deflate", deflate=True),
+    replace(_WEBSOCKET, name="ws-4k", title="Echo of 4 KiB", expected=_make_message(4096), text=False),
+    replace(
+        _WEBSOCKET,
+        name="ws-4k-deflate",
+        title="Echo of 4 KiB, permessage-deflate",
+        expected=_make_message(4096),
+        text=False,
+        deflate=True,
+    ),
+    replace(_WEBSOCKET, name="ws-64k", title="Echo of 64 KiB", expected=_make_message(65_536), text=False),
+    replace(
+        _WEBSOCKET,
+        name="ws-64k-deflate",
+        title="Echo of 64 KiB, permessage-deflate",
+        expected=_make_message(65_536),
+        text=False,
+        deflate=True,
+    ),
+    replace(
+        _WEBSOCKET,
+        name="ws-room",
+        title="A message to 1,000 WebSockets",
+        kind=Kind.ROOM,
+        target="/room",
+        connections=1000,
+    ),
+    replace(_WEBSOCKET, name="ws-idle-1000", title="1,000 idle WebSockets", kind=Kind.IDLE, connections=1000),
+    replace(_WEBSOCKET, name="ws-idle-10000", title="10,000 idle WebSockets", kind=Kind.IDLE, connections=10_000),
+    replace(
+        _WEBSOCKET,
+        name="ws-idle-deflate",
+        title="1,000 idle WebSockets, each has had 4 KiB compressed",
+        expected=_make_message(4096),
+        kind=Kind.IDLE,
+        connections=1000,
+        deflate=True,
+    ),
 )
 
 WORKLOADS: Final[Mapping[str, Workload]] = {workload.name: workload for workload in _TABLE}
