@@ -1,5 +1,6 @@
 """A chat of one room: every message goes to everybody. Open the page in two windows."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 PAGE = b"""<!doctype html>
@@ -41,8 +42,6 @@ async def app(scope, receive, send):
 
 
 async def say(text):
-    for send in list(room):
-        try:
-            await send({"type": "websocket.send", "text": text})
-        except OSError:  # this one is gone; its own call takes it out
-            pass
+    message = {"type": "websocket.send", "text": text}
+    # Who is gone raises OSError, and is taken out by its own call. Who is slow keeps nobody but the speaker waiting.
+    await asyncio.gather(*(send(message) for send in room), return_exceptions=True)
