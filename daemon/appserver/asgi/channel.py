@@ -30,16 +30,6 @@ from appserver.wire.engine import Head
 from appserver.wire.websocket import NORMAL, WebSocket
 from appserver.wire.websocket_handshake import Handshake
 
-PIECE: Final = 64 * 1024
-"""Bytes that are taken apart at once."""
-
-SMALL_PIECE: Final = 2 * 1024
-"""The same for a client that sends very many frames: 64 KiB of empty ones would take 60 ms, in which no other client
-is served."""
-
-MANY_FRAMES: Final = 64
-FEW_FRAMES: Final = 16
-
 # The handshake is the server's to answer.
 _NOT_IN_ACCEPT: Final = frozenset(
     b"sec-websocket-accept sec-websocket-extensions sec-websocket-protocol sec-websocket-version"
@@ -69,7 +59,6 @@ class Channel(Response):
         "_memory",
         "_options",
         "_over",
-        "_piece",
         "_queue",
         "_queued",
         "_resting",
@@ -96,7 +85,6 @@ class Channel(Response):
         self._queue: deque[str | bytes] = deque()  # for the application
         self._queued = 0  # bytes of it, or characters
         self._memory = 0  # of compression
-        self._piece = PIECE
         self._eof = self._over = False
         self._resting = False  # the rest of what is held waits for the loop's next turn
         self._room: Task[None] | None = None  # waits for a client that takes no more of what answers its frames
@@ -133,17 +121,13 @@ class Channel(Response):
                 self._lose()
             return
         while inbox and self._is_ready():
-            data = inbox.popleft()
-            if len(data) > self._piece:
-                inbox.appendleft(data[self._piece :])
-                data = data[: self._piece]
-            answered = self._parse(socket, data)
+            answered = self._parse(socket, inbox.popleft())
             if socket.over:
                 self._end(socket)
                 return
             if answered and self.peer.choked(self.head.stream):
                 self._room = self._loop.create_task(self._await_room())
-            elif inbox and socket.frames > MANY_FRAMES:
+            elif socket.rest:
                 self._resting = True
                 self._loop.call_soon(self._go_on)
         if self._eof and not inbox:
@@ -151,20 +135,19 @@ class Channel(Response):
 
     def _parse(self, socket: WebSocket, data: bytes) -> bool:
         """Take bytes apart; True where something had to be answered at once."""
-        self.unread -= len(data)
         messages = socket.receive(data)
-        answer = socket.take()
+        answer, rest = socket.take(), socket.rest
+        count = len(data) - len(rest)
+        self.unread -= count
+        if rest:
+            self._inbox.appendleft(rest)
         if messages:
             self._queue += messages
             self._queued += sum(map(len, messages))
             self._wake()
         if answer:
             self.peer.body(self.head.stream, answer, False)
-        self.peer.consumed(self.head.stream, len(data))
-        if socket.frames > MANY_FRAMES:
-            self._piece = max(self._piece // 2, SMALL_PIECE)
-        elif self._piece < PIECE and socket.frames < FEW_FRAMES:
-            self._piece *= 2
+        self.peer.consumed(self.head.stream, count)
         return answer != b""
 
     def _is_ready(self) -> bool:

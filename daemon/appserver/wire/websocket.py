@@ -1,8 +1,8 @@
 """A WebSocket behind its handshake: bytes to messages and back (RFC 6455, RFC 7692).
 
 The protocol is that of `websockets`, its half without I/O, and nothing of it is done again here. What is added: whole
-messages of fragments, text that is checked as it comes, a compressor that exists only once it is needed, and no
-compression of what it would not make smaller.
+messages of fragments, text that is checked as it comes, a bound on what one call does, a compressor that exists only
+once it is needed, and no compression of what it would not make smaller.
 
     OPEN ──close()──▶ CLOSING ──the peer's Close──▶ over
       ├── the peer's Close, which is answered ──▶ over
@@ -41,7 +41,16 @@ COMPRESSED_SIZE: Final = 128
 MEMORY_LEVEL: Final = 5
 """Of the compressor; each step doubles one half of its memory (zlib's deflateInit2)."""
 
+WORK: Final = 1024 * 1024
+"""Bytes, inflated, that one `receive()` looks at, but for the frame that goes beyond: 4 ms. A read of 64 KiB may hold
+10,000 empty frames, or inflate to 64 MiB, and take 40 ms or 165 in which no other client is served."""
+
+FRAME_WORK: Final = 1024
+"""What a frame costs besides, in bytes that cost as much."""
+
 _INFLATE: Final = 10 * 1024  # zlib's inflate state, without its window
+
+_CONTROL_SIZE: Final = 125  # RFC 6455 section 5.5
 
 TEXT, BINARY, CONTINUATION, CLOSE, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE, Opcode.PONG
 
@@ -88,14 +97,6 @@ class Deflate(PerMessageDeflate):
         """Compress a frame, if that is worth it."""
         return super().encode(frame) if len(frame.data) >= COMPRESSED_SIZE else frame
 
-    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
-        """Decompress a frame, to so many bytes at most."""
-        # For zlib, and so for the library, 0 is no limit.
-        decoded = super().decode(frame, max_size=max_size or 1 if max_size is not None else None)
-        if max_size is not None and len(decoded.data) > max_size:
-            raise PayloadTooBig(len(decoded.data), max_size)
-        return decoded
-
 
 def deflate_memory(local_bits: int, remote_bits: int) -> int:
     """Bytes that a compressor and a decompressor take (zlib.h, "memory requirements")."""
@@ -120,12 +121,68 @@ _SILENCE: Final[Any] = _Silence()
 
 
 class _Protocol(Protocol):
-    """Takes a Close in the midst of a message for one, as RFC 6455 section 5.4 lets control frames come there."""
+    """The library's, with whole messages, and with a bound on what it does at a time.
+
+    It takes a Close in the midst of a message for one, as RFC 6455 section 5.4 lets control frames come there.
+
+    Args:
+        limit: Bytes of a message.
+
+    Attributes:
+        messages: Those that have become whole.
+        pings: How many we have sent; each says its number.
+        answered: The last of them was.
+        work: What may still be done now.
+        rest: Bytes that were not looked at for that.
+    """
+
+    def __init__(self, limit: int) -> None:
+        # The library bounds each frame by what its message has left: control frames too, which are of none; and of a
+        # compressed one 0 would be no bound at all. So it gets room for a control frame more, and the rest is here.
+        super().__init__(SERVER, state=OPEN, max_size=limit + _CONTROL_SIZE, logger=_SILENCE)
+        self._limit = limit
+        self._partial: bytearray | None = None  # of fragments; no list, because they may be empty, and any number
+        self._decoder: Any = None
+        self.messages: list[str | bytes] = []
+        self.pings, self.answered = 0, True
+        self.work = 0
+        self.rest = b""
 
     def recv_frame(self, frame: Frame) -> None:
-        if frame.opcode is CLOSE:
-            setattr(self, _SIZE_SO_FAR, None)
-        super().recv_frame(frame)
+        # What is raised here ends the connection as what the library itself finds: see its parse().
+        opcode, data = frame.opcode, frame.data
+        size = len(data)
+        self.work -= FRAME_WORK + size
+        if opcode is TEXT or opcode is BINARY or opcode is CONTINUATION:
+            size += getattr(self, _SIZE_SO_FAR) or 0
+            if size > self._limit:
+                raise PayloadTooBig(size, self._limit)
+            super().recv_frame(frame)
+            if opcode is CONTINUATION or not frame.fin:
+                self._assemble(frame)
+            else:
+                self.messages.append(str(data, "utf-8") if opcode is TEXT else bytes(data))
+        else:
+            if opcode is CLOSE:
+                setattr(self, _SIZE_SO_FAR, None)
+            super().recv_frame(frame)
+            if opcode is PONG:
+                self.answered = self.answered or bytes(data) == b"%d" % self.pings
+        if self.work < 0 and self.reader.buffer:
+            self.rest = bytes(self.reader.buffer)
+            self.reader.buffer.clear()
+
+    def _assemble(self, frame: Frame) -> None:
+        """Put a message of fragments together; its text is checked as far as it has come."""
+        if self._partial is None:
+            self._partial = bytearray()
+            self._decoder = _decoder() if frame.opcode is TEXT else None
+        if self._decoder is not None:
+            self._decoder.decode(frame.data, frame.fin)
+        self._partial += frame.data
+        if frame.fin:
+            self.messages.append(bytes(self._partial) if self._decoder is None else str(self._partial, "utf-8"))
+            self._partial = self._decoder = None
 
 
 class WebSocket:
@@ -139,85 +196,51 @@ class WebSocket:
         code: Of the Close that ended it; `ABNORMAL` before.
         reason: The same.
         failure: Why we ended it for a fault of the peer's; empty otherwise.
-        answered: The peer has answered the last ping.
-        frames: How many the last `receive()` has brought.
     """
 
-    __slots__ = (
-        "_decoder",
-        "_fragments",
-        "_ping",
-        "_protocol",
-        "_text",
-        "answered",
-        "code",
-        "failure",
-        "frames",
-        "reason",
-    )
+    __slots__ = ("_protocol", "code", "failure", "reason")
 
     def __init__(self, max_size: int, deflate: Deflate | None) -> None:
-        self._protocol = _Protocol(SERVER, state=OPEN, max_size=max_size, logger=_SILENCE)
+        self._protocol = _Protocol(max_size)
         if deflate is not None:
             self._protocol.extensions = [deflate]
-        self._fragments: list[str | bytes] = []
-        self._text = False
-        self._decoder: Any = None
-        self._ping = 0
         self.code, self.reason, self.failure = ABNORMAL, "", ""
-        self.answered = True
-        self.frames = 0
 
     # In
 
     def receive(self, data: bytes) -> list[str | bytes]:
-        """Take bytes from the peer: the messages that have become whole. Never raises for bad input."""
+        """Take bytes from the peer, up to `rest`: the messages that have become whole. Never raises for bad input."""
         protocol = self._protocol
+        protocol.work, protocol.rest = WORK, b""
         protocol.receive_data(data)
-        messages: list[str | bytes] = []
-        frames: list[Any] = protocol.events_received()
-        self.frames = len(frames)
-        try:
-            for frame in frames:
-                opcode = frame.opcode
-                if opcode is TEXT and frame.fin:
-                    messages.append(str(frame.data, "utf-8"))
-                elif opcode is BINARY and frame.fin:
-                    messages.append(bytes(frame.data))
-                elif opcode is PONG:
-                    self.answered = self.answered or bytes(frame.data) == b"%d" % self._ping
-                elif opcode in (TEXT, BINARY, CONTINUATION):
-                    self._assemble(frame, messages)
-        except UnicodeDecodeError as error:
-            if not self.over:
-                protocol.fail(INVALID_DATA, "text that is not UTF-8")
-            self.failure = f"text that is not UTF-8: {error.reason}"
+        protocol.events_received()
+        messages, protocol.messages = protocol.messages, []
         if protocol.state is not OPEN:
             self._note()
         return messages
 
-    def _assemble(self, frame: Frame, messages: list[str | bytes]) -> None:
-        """Put a message of fragments together; its text is checked as far as it has come."""
-        if frame.opcode is not CONTINUATION:
-            self._text = frame.opcode is TEXT
-            self._decoder = _decoder() if self._text else None
-        if self._text:
-            self._fragments.append(self._decoder.decode(frame.data, frame.fin))
-        else:
-            self._fragments.append(bytes(frame.data))
-        if frame.fin:
-            fragments, self._fragments = self._fragments, []
-            messages.append("".join(fragments) if self._text else b"".join(fragments))  # type: ignore[arg-type]
-
     def _note(self) -> None:
         """Note how it ends."""
         protocol = self._protocol
-        if protocol.close_rcvd is not None and not self.failure and protocol.parser_exc is None:
+        error = protocol.parser_exc
+        if protocol.close_rcvd is not None and error is None:
             self.code, self.reason = int(protocol.close_rcvd.code), protocol.close_rcvd.reason
         elif protocol.eof_sent:  # for a fault of the peer's
             if protocol.close_sent is not None:
                 self.code, self.reason = int(protocol.close_sent.code), protocol.close_sent.reason
-            self.failure = self.failure or str(protocol.parser_exc or "")
+            self.failure = (
+                f"text that is not UTF-8: {error.reason}" if isinstance(error, UnicodeDecodeError) else str(error)
+            )
+
+    @property
+    def answered(self) -> bool:
+        """The peer has answered the last ping."""
+        return self._protocol.answered
+
+    @property
+    def rest(self) -> bytes:
+        """What the last `receive()` has left for the next: more was in it than is done at a time."""
+        return self._protocol.rest
 
     @property
     def over(self) -> bool:
@@ -240,9 +263,10 @@ class WebSocket:
 
     def ping(self) -> bytes:
         """Bytes of a ping, whose pong makes `answered` true."""
-        self._ping += 1
-        self.answered = False
-        self._protocol.send_ping(b"%d" % self._ping)
+        protocol = self._protocol
+        protocol.pings += 1
+        protocol.answered = False
+        protocol.send_ping(b"%d" % protocol.pings)
         return self.take()
 
     def close(self, code: int, reason: str) -> bytes:
