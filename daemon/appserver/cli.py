@@ -3,7 +3,8 @@
 import os
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from appserver import __version__, arguments
 from appserver.errors import AppserverError, Exit
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(version_line(parser.prog))  # noqa: T201 - what was asked for
             return Exit.OK
         loaded = resolve(given, os.environ)
+        if loaded.settings.workers is not None:
+            return _supervise(loaded, partial(resolve, given, dict(os.environ)))
         os.environ.update(loaded.variables)
         return _serve(loaded)
     except AppserverError as error:
@@ -63,6 +66,12 @@ def _installed(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return "missing"
+
+
+def _supervise(loaded: Loaded, again: Callable[[], Loaded]) -> Exit:
+    from appserver.process.master import supervise  # noqa: PLC0415 - as below
+
+    return supervise(loaded, again)
 
 
 def _serve(loaded: Loaded) -> Exit:

@@ -6,8 +6,10 @@ Whatever cannot be taken raises `UnfitError`; who called knows the place and mak
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -203,6 +205,23 @@ def _switch(text: str) -> bool:
         raise UnfitError from None
 
 
+def _workers(text: str) -> int:
+    if text.lower() == "auto":
+        return _count_cpus()
+    return parse_integer(text, 1, 512)
+
+
+def _count_cpus() -> int:
+    """CPUs that this process may use: those of its affinity, and of its control group's quota (cgroups(7), cpu.max)."""
+    count = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):
+        group = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip()
+        quota, period = Path(f"/sys/fs/cgroup{group}/cpu.max").read_text().split()
+        if quota != "max":
+            count = min(count, max(1, math.ceil(int(quota) / int(period))))
+    return count
+
+
 # uvicorn's names for its implementations; there is one here.
 _WS: Final = dict.fromkeys(("auto", "websockets", "websockets-sansio", "wsproto"), "auto") | {"none": "none"}
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?|null|\*")
@@ -375,6 +394,7 @@ ROOT_PATH: Final = Kind(_root_path, "expected a path that starts with /", "PATH"
 SWITCH: Final = Kind(
     _switch, "expected true or false", "", native=(bool,), show=lambda value: "true" if value else "false", text=False
 )
+WORKERS: Final = Kind(_workers, "expected a number from 1 to 512, or auto", "N", native=(int,), show=str)
 WS: Final = Kind(
     _ws,
     "expected auto or none",

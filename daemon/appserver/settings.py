@@ -186,6 +186,33 @@ class Settings:
         reload=False,
     )
 
+    workers: int | None = setting(
+        None,
+        kinds.WORKERS,
+        "--workers",
+        "-w",
+        group="Process",
+        help="Processes that serve, under a master that replaces and reloads them; auto is one for each CPU that may be"
+        " used. Without it this process serves by itself",
+        variables=("WEB_CONCURRENCY",),
+    )
+    timeout_worker: float = setting(
+        30.0,
+        kinds.DEADLINE,
+        "--timeout-worker",
+        "--timeout-worker-healthcheck",
+        "--timeout",
+        "-t",
+        group="Process",
+        help="A worker whose event loop stands still for so long is replaced, and the log says where it stood",
+    )
+    timeout_worker_start: float = setting(
+        60.0,
+        kinds.DEADLINE,
+        "--timeout-worker-start",
+        group="Process",
+        help="What the import of the application and its startup may take",
+    )
     loop: str = setting(
         "auto",
         kinds.choice("auto", "uvloop", "asyncio"),

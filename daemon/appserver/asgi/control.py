@@ -2,27 +2,40 @@
 
 GET /livez    200 as long as the event loop turns
 GET /readyz   200 while requests are served, 503 before that and while draining
+POST /reload  200 when new workers serve, 500 and why when those from before go on; with `--workers`
 GET /status   JSON, the fields of `process.worker.Worker.report()`
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from appserver.asgi.types import Application, Receive, Scope, Send
 
 
-def make_control(report: Callable[[], Mapping[str, Any]]) -> Application:
-    """An ASGI application that answers from `report`, whose `state` is `serving` when the server is ready."""
+def make_control(
+    report: Callable[[], Mapping[str, Any]], reload: Callable[[], Awaitable[str | None]] | None = None
+) -> Application:
+    """Make the control socket's application.
+
+    Args:
+        report: What `/status` tells; its `state` is `serving` when the server is ready.
+        reload: Reloads, and gives what went wrong; None where there is no reload.
+    """
 
     async def control(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - bodies are of no interest
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])
-        status, content = _answer(scope["method"], scope["path"], report())
+        if scope["path"] == "/reload" and scope["method"] == "POST" and reload is not None:
+            failure = await reload()
+            status: int = 200 if failure is None else 500
+            content: Mapping[str, Any] = {"reloaded": failure is None, "error": failure}
+        else:
+            status, content = _answer(scope["method"], scope["path"], report())
         body = (json.dumps(content) + "\n").encode()
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         if status == 405:
-            headers.append((b"allow", b"GET, HEAD"))
+            headers.append((b"allow", b"POST" if scope["path"] == "/reload" else b"GET, HEAD"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -30,6 +43,8 @@ def make_control(report: Callable[[], Mapping[str, Any]]) -> Application:
 
 
 def _answer(method: str, path: str, report: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+    if path == "/reload":
+        return 405, {"error": "only POST, and only where there are --workers"}
     if path not in ("/livez", "/readyz", "/status"):
         return 404, {"error": f"no such path: {path}", "paths": ["/livez", "/readyz", "/status"]}
     if method not in ("GET", "HEAD"):

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from importlib import import_module
+from socket import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,7 @@ from appserver.asgi.lifespan import Lifespan
 from appserver.errors import Exit, LifespanError
 from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint
+from appserver.process.handover import RETIRE
 from appserver.settings import Settings
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
@@ -74,6 +76,7 @@ class Life:
         loop: The running loop.
         engines: Names of the HTTP/1.1 engine and of the HTTP/2 engine, None where that is not served.
         certificates: What TLS is spoken with; None without TLS.
+        line: To the master; None where there is none.
     """
 
     def __init__(
@@ -86,7 +89,9 @@ class Life:
         loop: AbstractEventLoop,
         engines: tuple[str, str | None],
         certificates: "Certificates | None" = None,
+        line: socket | None = None,
     ) -> None:
+        self._line = line
         self._engines = engines
         self._settings, self._lifespan, self._notifier, self._log, self._loop = settings, lifespan, notifier, log, loop
         self._acceptors, self._certificates = acceptors, certificates
@@ -151,6 +156,8 @@ class Life:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_stop, number.name)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        if self._line is not None:
+            self._loop.add_reader(self._line, self._on_master, self._line)
         self._notifier.status(f"Starting: the startup of {self._settings.app} runs")
         self._repeat("watchdog", self._notifier.watchdog_interval, self._notifier.watchdog)
         self._tick()
@@ -320,6 +327,7 @@ class Life:
             self._notifier.extend(TICK_SECONDS * 5)
         if self.state != STARTING:
             self._notifier.status(self._status())
+        self._notifier.report(self.report())
 
     def _on_stop(self, name: str) -> None:
         self._stops += 1
@@ -329,7 +337,22 @@ class Life:
             self._log.warning(f"Stopping at once on a second {name}", code="stopping", signal=name)
         self._stop.set()
 
+    def _on_master(self, line: socket) -> None:
+        """The master says that successors serve, or it is no more."""
+        self._loop.remove_reader(line)
+        with suppress(OSError):
+            if line.recv(64) == RETIRE:
+                for acceptor, _ in self._acceptors:
+                    acceptor.listener.inherited = True  # so what waits in its backlog is left to them
+                self._on_stop("the master's word")
+                return
+        self._log.warning("Stopping: the master is gone", code="stopping")
+        self._stops = max(self._stops, 1)
+        self._stop.set()
+
     def _on_hangup(self) -> None:
+        if self._line is not None:
+            return  # for the master to act on
         self._log.warning(
             "SIGHUP ignored: there is no reload in a single process; restart it (a socket unit loses no request)"
         )

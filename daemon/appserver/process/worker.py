@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from socket import socket
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,7 @@ from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint, Timeouts
 from appserver.net.listeners import Listener, open_listeners
 from appserver.net.serial import SerialConnection
+from appserver.process.handover import Handover
 from appserver.process.life import CANCEL_SECONDS, Life
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import raise_limit, read_limit, take_inherited
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
 
 LEAVE_SECONDS: Final = 5.0
 """What threads and exit handlers of the application get once everything is answered."""
+
+EXPLAIN_SIGNAL: Final = signal.SIGRTMIN + 3
+"""Has a worker write the stacks of its threads to the file that its master reads; no signal that applications use."""
 
 _FAILURES: Final[dict[type[AppserverError], str]] = {
     ListenError: "listen_failed",
@@ -83,33 +88,71 @@ def serve(loaded: Loaded) -> Exit:
         _stop_early()
         raise_limit()
         listeners = open_listeners(settings, inherited.sockets, log)
-        certificates = load_certificates(settings, listeners, log)
-        if sys.stderr is not None:
-            # systemd's watchdog ends a process that hangs with SIGABRT: its stacks are in the journal then.
-            faulthandler.enable()
-        capture_stdlib(log)
-        for warning in (*loaded.warnings, *find_doubts(settings, encrypted=certificates is not None)):
-            log.warning(warning)
         if inherited.ignored:
             log.warning(inherited.ignored, code="socket_ignored")
-        notifier.status(f"Starting: importing {settings.app}")
-        log.debug("Starting", code="started", application=settings.app)
-        application = load(settings.app, settings.app_dir, settings.factory)
-        code = _run(settings, application, listeners, certificates, notifier, log)
+        code = _serve(settings, listeners, notifier, log, loaded.warnings)
     except _StoppedEarly:
-        log.info("Stopped before the application had started", code="stopped", requests_cut=0)
-        code = Exit.OK
+        code = _end_early(log)
     except (OperatorError, ApplicationError) as error:
-        blamed = isinstance(error, ApplicationError)
-        event = "application_failed" if blamed else _FAILURES.get(type(error))
-        log.critical(str(error), code=event, exc_info=error.__cause__ if blamed else None)
-        notifier.failed(int(error.exit_code), str(error))
-        code = error.exit_code
+        code = report_failure(error, notifier, log)
     finally:
         for listener in listeners:
             listener.close()
     _leave(code)
     return code
+
+
+def serve_for_master(handover: Handover) -> Exit:
+    """Serve as one of several workers, what a master hands over; returns the process's exit code."""
+    notifier = Notifier(supervised=True)
+    settings = handover.settings
+    log = build(settings.log_level, settings.log_format)
+    try:
+        _stop_early()
+        faulthandler.register(EXPLAIN_SIGNAL, file=handover.stacks, all_threads=True)
+        code = _serve(settings, list(handover.listeners), notifier, log, (), handover.line)
+    except _StoppedEarly:
+        code = _end_early(log)
+    except (OperatorError, ApplicationError) as error:
+        code = report_failure(error, notifier, log)
+    _leave(code)
+    return code
+
+
+def _serve(
+    settings: Settings,
+    listeners: list[Listener],
+    notifier: Notifier,
+    log: Log,
+    warnings: Iterable[str],
+    line: socket | None = None,
+) -> Exit:
+    certificates = load_certificates(settings, listeners, log)
+    if sys.stderr is not None:
+        # systemd's watchdog ends a process that hangs with SIGABRT: its stacks are in the journal then.
+        faulthandler.enable()
+    capture_stdlib(log)
+    if line is None:  # else it is the master's to tell, once
+        for warning in (*warnings, *find_doubts(settings, encrypted=certificates is not None)):
+            log.warning(warning)
+    notifier.status(f"Starting: importing {settings.app}")
+    log.debug("Starting", code="started", application=settings.app)
+    application = load(settings.app, settings.app_dir, settings.factory)
+    return _run(settings, application, listeners, certificates, notifier, log, line)
+
+
+def _end_early(log: Log) -> Exit:
+    log.info("Stopped before the application had started", code="stopped", requests_cut=0)
+    return Exit.OK
+
+
+def report_failure(error: OperatorError | ApplicationError, notifier: Notifier, log: Log) -> Exit:
+    """Tell why nothing is served, in the log and to the service manager; the exit code that belongs to it."""
+    blamed = isinstance(error, ApplicationError)
+    event = "application_failed" if blamed else _FAILURES.get(type(error))
+    log.critical(str(error), code=event, exc_info=error.__cause__ if blamed else None)
+    notifier.failed(int(error.exit_code), str(error))
+    return error.exit_code
 
 
 def _stop_early() -> None:
@@ -182,11 +225,12 @@ def _run(
     certificates: "Certificates | None",
     notifier: Notifier,
     log: Log,
+    line: socket | None,
 ) -> Exit:
     loop = _make_loop(settings.loop)
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(partial(_report, log))
-    main = loop.create_task(_live(settings, application, listeners, certificates, notifier, log))
+    main = loop.create_task(_live(settings, application, listeners, certificates, notifier, log, line))
     try:
         while True:
             try:
@@ -237,6 +281,7 @@ async def _live(
     certificates: "Certificates | None",
     notifier: Notifier,
     log: Log,
+    line: socket | None,
 ) -> Exit:
     loop = asyncio.get_running_loop()
     lifespan = Lifespan(application, settings.lifespan, log)
@@ -260,9 +305,7 @@ async def _live(
     acceptors = []
     for listener in listeners:
         served = control if listener.control else encrypted if listener.tls else service
-        endpoint = make_endpoint(settings, served, listener, loop, make_engine, make_http2)
-        make_connection = partial(SerialConnection, endpoint)
-        acceptor = Acceptor(listener, loop, make_connection, log, settings.backlog)
+        acceptor, endpoint = make_connections(settings, served, listener, loop, log)
         if listener.tls and certificates is not None:
             from appserver.net.handshake import Handshakes, find_bound  # noqa: PLC0415 - nor this one
             from appserver.net.tls import describe  # noqa: PLC0415
@@ -272,7 +315,7 @@ async def _live(
                 name=listener.name,
                 loop=loop,
                 pick_context=partial(certificates.context, http2=listener.http2),
-                make_connection=make_connection,
+                make_connection=acceptor.make_connection,
                 timeout=settings.timeout_tls,
                 closing_timeout=settings.timeout_write,
                 log=log,
@@ -280,7 +323,7 @@ async def _live(
             )
         acceptors.append((acceptor, endpoint))
     engines = make_engine(Limits()).name, make_http2.name if any(listener.http2 for listener in listeners) else None
-    life = Life(settings, lifespan, acceptors, notifier, log, loop, engines, certificates)
+    life = Life(settings, lifespan, acceptors, notifier, log, loop, engines, certificates, line)
     if access is None:
         return await life.run()
     access.start(loop)
@@ -315,6 +358,14 @@ def make_websockets(settings: Settings) -> WebSockets | None:
         deflate_memory=settings.ws_deflate_memory,
         origins=Origins.of(settings.ws_origin),
     )
+
+
+def make_connections(
+    settings: Settings, service: Service, listener: Listener, loop: AbstractEventLoop, log: Log
+) -> tuple[Acceptor, Endpoint]:
+    """What accepts the connections of a listener, and what they share."""
+    endpoint = make_endpoint(settings, service, listener, loop, pick(settings.http), pick_http2(settings.http2_engine))
+    return Acceptor(listener, loop, partial(SerialConnection, endpoint), log, settings.backlog), endpoint
 
 
 def make_endpoint(

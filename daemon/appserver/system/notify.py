@@ -3,7 +3,10 @@
 Only ever a courtesy: a manager that has gone away, or a socket that is full, costs the message and nothing else.
 """
 
+import json
 import os
+from collections.abc import Mapping
+from time import monotonic
 from typing import Final
 
 from systemd.daemon import notify
@@ -19,11 +22,16 @@ class Notifier:
         watchdog_interval: Seconds between two `watchdog()` calls: half of what the manager waits, as
             sd_watchdog_enabled(3) recommends; None when it does not watch this process.
         lost: Messages that could not be sent.
+        supervised: The manager is a master of ours.
+
+    Args:
+        supervised: The same.
     """
 
-    __slots__ = ("_status", "enabled", "lost", "watchdog_interval")
+    __slots__ = ("_status", "enabled", "lost", "supervised", "watchdog_interval")
 
-    def __init__(self) -> None:
+    def __init__(self, *, supervised: bool = False) -> None:
+        self.supervised = supervised
         self.enabled = bool(os.environ.get("NOTIFY_SOCKET"))
         self.watchdog_interval = _find_watchdog() if self.enabled else None
         self.lost = 0
@@ -32,6 +40,10 @@ class Notifier:
     def ready(self, status: str) -> None:
         """Everything is served: `systemctl start` returns."""
         self._send("READY=1", status)
+
+    def reloading(self, status: str) -> None:
+        """A reload has begun; `ready()` ends it, also where it has failed."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={round(monotonic() * _MICROSECONDS)}", status)
 
     def stopping(self, status: str) -> None:
         """The stop has begun."""
@@ -45,6 +57,11 @@ class Notifier:
     def watchdog(self) -> None:
         """The event loop turns."""
         self._send("WATCHDOG=1")
+
+    def report(self, report: Mapping[str, object]) -> None:
+        """Tell a master how this worker is; systemd has no use for it."""
+        if self.supervised:
+            self._send(f"X_REPORT={json.dumps(report)}")
 
     def extend(self, seconds: float) -> None:
         """Ask for that many seconds more, from now, before the start or stop is taken to have failed."""

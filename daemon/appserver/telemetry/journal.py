@@ -63,6 +63,16 @@ class Event(Enum):
     """A client and the server did not come to terms over TLS."""
     LOG_DROPPED = "b5fb737bf0fa4e15bf250f920dff82b2"
     """The log is read more slowly than it is written: access records are dropped; also logged when that is over."""
+    WORKER_FAILED = "c45c2138f88942ecaeda0eb592a9c32f"
+    """A worker ended before it served."""
+    WORKER_LOST = "b2f48d8d3c0f451ab052ba9e534ac767"
+    """A worker ended and was not told to."""
+    WORKER_HUNG = "4c4144228e5f4fd286fa109e4ddf0133"
+    """A worker's event loop stands still; where, is in the record."""
+    RELOADED = "dc74366d1b974e8ca1457956f7f5784e"
+    """A new generation of workers serves."""
+    RELOAD_FAILED = "06a55282fc484652bf7448848913ac6b"
+    """A reload was given up, and the workers from before go on."""
 
 
 MESSAGE_IDS: Final[Mapping[str, str]] = {event.name.lower(): event.value for event in Event}

@@ -1,0 +1,93 @@
+"""What a worker is given: the settings of its generation, the listeners, and a line to its master.
+
+A worker is a process of its own from the start (exec, not fork), so nothing that the master has done or holds leaks
+into it. What it is to have is written into a file without a name (memfd_create(2)), whose descriptor is told in the
+environment. Written by the master and read by nobody else, it may be a pickle.
+"""
+
+import os
+import pickle
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from appserver.net.listeners import Listener
+from appserver.settings import Settings
+
+VARIABLE: Final = "APPSERVER_HANDOVER"
+"""The number of the descriptor."""
+
+RETIRE: Final = b"retire"
+"""What the master says on the line to a worker whose successors serve already. The line's end means that there is no
+master any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A listener, as a number and what is known of it."""
+
+    fd: int
+    name: str
+    inherited: bool
+    tls: bool
+    http2: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What a worker is given.
+
+    Attributes:
+        settings: Of its generation.
+        listeners: What it serves.
+        line: To its master.
+        stacks: A file that it writes its stacks to when it is asked to.
+    """
+
+    settings: Settings
+    listeners: tuple[Listener, ...]
+    line: socket.socket
+    stacks: int
+
+
+def write(settings: Settings, listeners: Sequence[Listener], line: socket.socket, stacks: int) -> tuple[int, list[int]]:
+    """Write a handover down.
+
+    Returns:
+        The descriptor for `VARIABLE`, to be closed by the caller, and all those that the worker must inherit.
+    """
+    plans = [
+        _Plan(listener.sock.fileno(), listener.name, listener.inherited, listener.tls, listener.http2)
+        for listener in listeners
+        if not listener.control
+    ]
+    content = pickle.dumps((settings, plans, line.fileno(), stacks))
+    descriptor = os.memfd_create("appserver-handover")
+    os.write(descriptor, content)
+    return descriptor, [descriptor, line.fileno(), stacks, *(plan.fd for plan in plans)]
+
+
+def take(environ: Mapping[str, str]) -> Handover:
+    """Take the handover that the environment names; its descriptors are not inherited further."""
+    descriptor = int(environ[VARIABLE])
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with os.fdopen(descriptor, "rb") as file:
+        settings, plans, line, stacks = pickle.load(file)  # noqa: S301 - our master's
+    os.set_inheritable(stacks, False)
+    listeners = []
+    for plan in plans:
+        sock = socket.socket(fileno=plan.fd)
+        sock.set_inheritable(False)
+        sock.setblocking(False)
+        listeners.append(Listener(sock, plan.name, inherited=plan.inherited, tls=plan.tls, http2=plan.http2))
+    end = socket.socket(fileno=line)
+    end.set_inheritable(False)
+    end.setblocking(False)
+    return Handover(settings, tuple(listeners), end, stacks)
+
+
+def environment_for_workers(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment for workers: without what was meant for the master alone."""
+    mine = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", VARIABLE)
+    return {name: value for name, value in environ.items() if name not in mine}

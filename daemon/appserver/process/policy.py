@@ -1,0 +1,111 @@
+"""What becomes of a worker: the supervisor as a table, without processes and without a clock.
+
+    STARTING ──ready──▶ SERVING ──silent──▶ HUNG ──late──▶ KILLED
+       │                   │                                  │
+       │                   └── retired, or stops by itself ──▶ LEAVING
+       └── exits, or is late ──▶ its generation has failed, or it is tried again
+
+The master feeds events and does what the actions say (`process.master`). A worker that is gone takes no more events.
+"""
+
+from typing import Final, NamedTuple
+
+# States of a worker.
+STARTING: Final = "starting"
+SERVING: Final = "serving"
+HUNG: Final = "hung"
+LEAVING: Final = "leaving"
+KILLED: Final = "killed"
+DOOMED: Final = "doomed"
+GONE: Final = "gone"
+
+# Events.
+READY: Final = "ready"
+"""It has said READY=1: its application's startup is over, and it accepts."""
+STOPS: Final = "stops"
+"""It has said STOPPING=1, and was not told to."""
+EXITED: Final = "exited"
+LATE: Final = "late"
+"""The deadline of its state has passed; in SERVING it has not said WATCHDOG=1 for so long."""
+RETIRED: Final = "retired"
+"""It is not wanted any more: a reload, fewer workers, the end."""
+
+# Actions.
+ADMIT: Final = "admit"
+"""It counts as serving; its generation may be complete now."""
+FAIL: Final = "fail"
+"""It has never served: end its generation, or, where others of it serve, try again later."""
+REPLACE: Final = "replace"
+"""Start another one in its place."""
+EXPLAIN: Final = "explain"
+"""Have it write down where it stands: its stacks go into the log."""
+STOP: Final = "stop"
+"""Tell it to leave, once everything is answered."""
+KILL: Final = "kill"
+NOTHING: Final = "nothing"
+
+TABLE: Final = {
+    (STARTING, READY): (ADMIT, SERVING),
+    (STARTING, EXITED): (FAIL, GONE),
+    (STARTING, LATE): (KILL, DOOMED),
+    (STARTING, RETIRED): (STOP, LEAVING),
+    (STARTING, STOPS): (NOTHING, STARTING),
+    (SERVING, STOPS): (REPLACE, LEAVING),
+    (SERVING, EXITED): (REPLACE, GONE),
+    (SERVING, LATE): (EXPLAIN, HUNG),
+    (SERVING, RETIRED): (STOP, LEAVING),
+    (HUNG, READY): (NOTHING, HUNG),
+    (HUNG, STOPS): (NOTHING, HUNG),
+    (HUNG, EXITED): (REPLACE, GONE),
+    (HUNG, LATE): (KILL, KILLED),
+    (HUNG, RETIRED): (KILL, LEAVING),
+    (KILLED, EXITED): (REPLACE, GONE),
+    (KILLED, LATE): (KILL, KILLED),
+    (KILLED, RETIRED): (NOTHING, LEAVING),
+    (DOOMED, EXITED): (FAIL, GONE),
+    (DOOMED, LATE): (KILL, DOOMED),
+    (DOOMED, RETIRED): (NOTHING, LEAVING),
+    (LEAVING, EXITED): (NOTHING, GONE),
+    (LEAVING, LATE): (KILL, LEAVING),
+    (LEAVING, READY): (NOTHING, LEAVING),
+    (LEAVING, STOPS): (NOTHING, LEAVING),
+    (LEAVING, RETIRED): (NOTHING, LEAVING),
+    (SERVING, READY): (NOTHING, SERVING),
+    (KILLED, READY): (NOTHING, KILLED),
+    (KILLED, STOPS): (NOTHING, KILLED),
+    (DOOMED, READY): (NOTHING, DOOMED),
+    (DOOMED, STOPS): (NOTHING, DOOMED),
+}
+"""(state, event) to (action, next state); every pair but those of GONE."""
+
+
+class Patience(NamedTuple):
+    """How long a worker may stay in a state, in seconds."""
+
+    start: float
+    beat: float
+    leave: float
+    explain: float = 1.0
+    """From being asked for its stacks to its end."""
+    die: float = 5.0
+    """From SIGKILL to a second one: what waits for a disk that hangs."""
+
+    def of(self, state: str) -> float:
+        """The deadline of a state, from when it began; in SERVING from the last beat."""
+        return {STARTING: self.start, SERVING: self.beat, LEAVING: self.leave, HUNG: self.explain}.get(state, self.die)
+
+
+SETTLED_SECONDS: Final = 10.0
+"""A worker that has lived so long did not fail because of how it began."""
+
+FIRST_DELAY: Final = 0.5
+LAST_DELAY: Final = 30.0
+
+
+def delay(failures: int) -> float:
+    """Seconds to wait before the next attempt.
+
+    Args:
+        failures: Workers in a row that did not live for `SETTLED_SECONDS`.
+    """
+    return min(FIRST_DELAY * 2 ** (failures - 1), LAST_DELAY) if failures else 0.0
