@@ -15,6 +15,7 @@ from typing import Any, Final
 from appserver.arguments import Row
 from appserver.asgi import lifespan, transitions, websocket_transitions
 from appserver.kinds import Kind
+from appserver.process import policy
 from appserver.settings import TABLE
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
@@ -71,6 +72,12 @@ response as above, without files and trailers.
 LIFESPAN_TEXT: Final = """\
 The lifespan of the application (`TRANSITIONS` in `daemon/appserver/asgi/lifespan.py`). The inputs are the messages that
 the application sends; `startup()` and `shutdown()` are the server's own moves.
+"""
+
+WORKER_TEXT: Final = """\
+A worker process, as its master sees it (`TABLE` in `daemon/appserver/process/policy.py`). The inputs are what it says,
+its end, and the clock. What the master does is in brackets; inputs that change
+nothing are not shown.
 """
 
 LIFESPAN_MOVES: Final = (
@@ -135,6 +142,11 @@ def states() -> str:
     channel = [(state, kind, following) for (state, kind), (_, following) in websocket_transitions.TRANSITIONS.items()]
     table: Mapping[tuple[str, str], str] = lifespan.TRANSITIONS
     life = [*LIFESPAN_MOVES, *((state, kind, following) for (state, kind), following in table.items())]
+    workers = [
+        (state, f"{event} ({action})", following)
+        for (state, event), (action, following) in policy.TABLE.items()
+        if following != state or action != policy.NOTHING
+    ]
     return "\n".join(
         [
             STATES_HEAD,
@@ -144,6 +156,8 @@ def states() -> str:
             _diagram(websocket_transitions.CONNECTING, channel),
             f"## Lifespan\n\n{LIFESPAN_TEXT}",
             _diagram(lifespan.IDLE, life),
+            f"## Worker\n\n{WORKER_TEXT}",
+            _diagram(policy.STARTING, workers),
         ]
     )
 

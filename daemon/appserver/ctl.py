@@ -3,6 +3,7 @@
 appserverctl check  [arguments of appserver]             every line `ok`: exit 0; else 2 or 3, as appserver would
 appserverctl config [--json] [arguments of appserver]    each setting, its value and where that was said
 appserverctl status [--json] [--control PATH]            what the control socket answers
+appserverctl reload [--control PATH]                     new workers: exit 0 when they serve, else 3
 """
 
 import argparse
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "appserverctl"
 CONTROL_PATH: Final = "/run/appserver/appserver/control.sock"
+RELOAD_SECONDS: Final = 600.0
+"""A reload takes as long as the application's startup; the server has a deadline for that (--timeout-worker-start)."""
+
 STATUS_SECONDS: Final = 5.0
 """How long a server may take to answer: its event loop turns, or it is in trouble."""
 
@@ -126,12 +130,10 @@ def status(words: Sequence[str]) -> Exit:
     """Ask the control socket of a running server for its figures."""
     parser = arguments.make_parser(f"{PROGRAM} status", "Show the state of a running server.")
     parser.add_argument("--json", action="store_true", help="write JSON")
-    parser.add_argument(
-        "--control", metavar="PATH", help=f"the server's control socket (default: $APPSERVER_CONTROL or {CONTROL_PATH})"
-    )
-    own, _ = arguments.read(parser, words)
-    path = (own.control or os.environ.get("APPSERVER_CONTROL") or CONTROL_PATH).removeprefix("unix:")
-    report = _ask(path)
+    own, path = _read_control(parser, words)
+    code, report = _ask(path, "GET", "/status", STATUS_SECONDS)
+    if code != http.client.OK:
+        raise _NotRunningError(f"{path}: what answers there is no control socket of appserver")
     if own.json:
         _say(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -140,7 +142,25 @@ def status(words: Sequence[str]) -> Exit:
     return Exit.OK
 
 
-COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], Exit]]] = {"check": check, "config": config, "status": status}
+def reload(words: Sequence[str]) -> Exit:
+    """Have a server with --workers read its settings and its application anew."""
+    parser = arguments.make_parser(f"{PROGRAM} reload", "Have new workers take over.")
+    _, path = _read_control(parser, words)
+    code, report = _ask(path, "POST", "/reload", RELOAD_SECONDS)
+    if code == http.client.OK:
+        _say("reloaded")
+        return Exit.OK
+    if code == http.client.METHOD_NOT_ALLOWED:
+        raise _NotRunningError(f"{path}: a single process has no reload: run it with --workers, or restart it")
+    raise _NotRunningError(f"the reload has failed, and the workers from before go on: {report.get('error')}")
+
+
+COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], Exit]]] = {
+    "check": check,
+    "config": config,
+    "status": status,
+    "reload": reload,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -311,15 +331,24 @@ class _NotRunningError(OperatorError):
     exit_code = Exit.STARTUP
 
 
-def _ask(path: str) -> Mapping[str, Any]:
-    """Get /status.
+def _read_control(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[argparse.Namespace, str]:
+    """Read a command that speaks to a control socket: its own options, and the path."""
+    parser.add_argument(
+        "--control", metavar="PATH", help=f"the server's control socket (default: $APPSERVER_CONTROL or {CONTROL_PATH})"
+    )
+    own, _ = arguments.read(parser, words)
+    return own, (own.control or os.environ.get("APPSERVER_CONTROL") or CONTROL_PATH).removeprefix("unix:")
+
+
+def _ask(path: str, method: str, target: str, timeout: float) -> tuple[int, Mapping[str, Any]]:
+    """Ask the control socket: the status of the answer, and what it says.
 
     Raises:
         OperatorError: Nobody answers, or not as a control socket does.
     """
-    connection = _UnixConnection(path, STATUS_SECONDS)
+    connection = _UnixConnection(path, timeout)
     try:
-        connection.request("GET", "/status")
+        connection.request(method, target)
         response = connection.getresponse()
         report = json.loads(response.read())
     except OSError as error:
@@ -329,9 +358,9 @@ def _ask(path: str) -> Mapping[str, Any]:
         raise _NotRunningError(f"{path}: what answers there is no control socket of appserver") from error
     finally:
         connection.close()
-    if response.status != http.client.OK or not isinstance(report, dict):
+    if not isinstance(report, dict):
         raise _NotRunningError(f"{path}: what answers there is no control socket of appserver")
-    return report
+    return response.status, report
 
 
 def _table(report: Mapping[str, Any]) -> Iterator[str]:
@@ -345,6 +374,8 @@ def _table(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _text(key: str, value: object) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{name} {_text(name, part)}" for name, part in value.items())
     if key == "uptime" and isinstance(value, int | float):
         return str(timedelta(seconds=int(value)))
     if value is None:

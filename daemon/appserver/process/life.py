@@ -92,6 +92,8 @@ class Life:
         line: socket | None = None,
     ) -> None:
         self._line = line
+        # One of several says it quietly: the service is its master's.
+        self._say = log.info if line is None else log.debug
         self._engines = engines
         self._settings, self._lifespan, self._notifier, self._log, self._loop = settings, lifespan, notifier, log, loop
         self._acceptors, self._certificates = acceptors, certificates
@@ -173,7 +175,7 @@ class Life:
             self._access.close()  # now, so that the log of the shutdown stands behind all requests
         await self._shut_down()
         self.state = STOPPED
-        self._log.info("Stopped", code="stopped", requests_cut=cut)
+        (self._log.info if cut else self._say)("Stopped", code="stopped", requests_cut=cut)
         for timer in self._timers.values():
             timer.cancel()
         return Exit.CUT if cut else Exit.OK
@@ -206,7 +208,7 @@ class Life:
         self.state = SERVING
         self._notifier.ready(self._status())
         addresses = ", ".join(self._urls)
-        self._log.info(
+        self._say(
             f"Serving {self._settings.app} on {addresses}",
             code="ready",
             listeners=addresses,
@@ -332,7 +334,7 @@ class Life:
     def _on_stop(self, name: str) -> None:
         self._stops += 1
         if self._stops == 1:
-            self._log.info(f"Stopping on {name}: draining", code="stopping", signal=name)
+            self._say(f"Stopping on {name}: draining", code="stopping", signal=name)
         else:
             self._log.warning(f"Stopping at once on a second {name}", code="stopping", signal=name)
         self._stop.set()

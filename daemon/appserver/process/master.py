@@ -13,6 +13,7 @@ import os
 import signal
 from asyncio import AbstractEventLoop, Future, TimerHandle
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -147,6 +148,10 @@ class Master:
         """From the first generation to the end of the last."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_stop, number.name)
+        # From the start: what these do to a process without a handler is to end or to stop it.
+        self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        self._loop.add_signal_handler(signal.SIGTTIN, self._resize, 1)
+        self._loop.add_signal_handler(signal.SIGTTOU, self._resize, -1)
         self._loop.add_reader(self._notifications, self._on_notification)
         self._start_control()
         self._tick()
@@ -159,7 +164,6 @@ class Master:
         if first.complete.done() and first.complete.result() is not None:
             code = first.exit_code
             self._notifier.failed(int(code), f"Not started: {first.complete.result()}")
-            self._log.critical(f"Not started: {first.complete.result()}", code="worker_failed")
         else:
             if first.complete.done():
                 self._serve(first)
@@ -170,9 +174,6 @@ class Master:
     def _serve(self, first: Generation) -> None:
         self._current = first
         self.state = "serving"
-        self._loop.add_signal_handler(signal.SIGHUP, self.reload)
-        self._loop.add_signal_handler(signal.SIGTTIN, self._resize, 1)
-        self._loop.add_signal_handler(signal.SIGTTOU, self._resize, -1)
         self._notifier.ready(self._status())
         addresses = ", ".join(listener.url for listener in self._listeners)
         self._log.info(
@@ -205,6 +206,12 @@ class Master:
             acceptor.stop()
         return code
 
+    def _on_hangup(self) -> None:
+        if self.state == "serving":
+            self.reload()
+        else:
+            self._log.warning(f"SIGHUP ignored: the server is {self.state}")
+
     def _on_stop(self, name: str) -> None:
         self._stops += 1
         if self._stops == 1:
@@ -231,14 +238,17 @@ class Master:
         self._retries.pop(number, None)
         if self._stops or generation not in self._generations or number > self._wanted:
             return
-        worker = Worker(
-            number,
-            generation.number,
-            generation.settings,
-            generation.environ,
-            self._listeners,
-            self._notifications.address,
-        )
+        settings, environ, address = generation.settings, generation.environ, self._notifications.address
+        try:
+            worker = Worker(number, generation.number, settings, environ, self._listeners, address)
+        except OSError as error:
+            self._log.error(f"A worker cannot be started: {error.strerror}", code="worker_failed", errno=error.errno)
+            if not generation.complete.done():
+                generation.complete.set_result(f"a worker cannot be started: {error.strerror}")
+            else:
+                wait = policy.delay(failures + 1)
+                self._retries[number] = self._loop.call_later(wait, self._spawn, generation, number, failures + 1)
+            return
         worker.failures = failures
         generation.workers[worker.pid] = worker
         self._loop.add_reader(worker.pidfd, self._on_exit, generation, worker)
@@ -247,7 +257,8 @@ class Master:
     def reload(self) -> "asyncio.Task[str | None]":
         """Begin a reload, unless one is under way; its result is None, or what went wrong."""
         if self._reloading is None or self._reloading.done():
-            self._reloading = self._loop.create_task(self._reload())
+            # Not in the context of the request that asks for it, whose id its records would have.
+            self._reloading = self._loop.create_task(self._reload(), context=Context())
         return self._reloading
 
     async def _reload(self) -> str | None:
@@ -339,6 +350,7 @@ class Master:
 
     def _feed(self, worker: Worker, event: str) -> None:
         """Do what the table says of an event."""
+        serving = worker.state == SERVING
         action, following = TABLE[worker.state, event]
         generation = self._generation_of(worker)
         if following != worker.state:
@@ -353,7 +365,7 @@ class Master:
         elif action == policy.EXPLAIN:
             worker.explain()
         elif action == policy.STOP:
-            if self.state == "serving":
+            if self.state == "serving" and serving:
                 worker.retire()
             else:
                 worker.signal(signal.SIGTERM)
@@ -368,6 +380,8 @@ class Master:
         self._replace(generation, worker)
 
     def _replace(self, generation: Generation, worker: Worker) -> None:
+        if not generation.complete.done():
+            generation.complete.set_result(f"a worker {explain_exit(worker.exit_code or 0)} as soon as it was ready")
         if generation is not self._current or worker.number > self._wanted:
             return
         lived = monotonic() - worker.begun >= policy.SETTLED_SECONDS
@@ -383,7 +397,6 @@ class Master:
         code = worker.reap()
         if self.state == "draining":
             self._codes.add(code)
-        worker.report["exit"] = code
         del generation.workers[worker.pid]
         if state in (SERVING, HUNG, policy.KILLED):
             self._lost += 1
@@ -406,7 +419,7 @@ class Master:
         elif state in (STARTING, policy.DOOMED):
             generation.exit_code = Exit(code) if code in (Exit.USAGE, Exit.STARTUP) else Exit.STARTUP
             self._log.error(
-                f"Worker {worker.pid} {self._explain(worker)} before it was ready",
+                f"Worker {worker.pid} {self._explain(worker)}: it was not ready",
                 code="worker_failed",
                 worker_pid=worker.pid,
             )
@@ -415,9 +428,9 @@ class Master:
         self._left.set()
 
     def _explain(self, worker: Worker) -> str:
-        if worker.state == policy.DOOMED or "exit" not in worker.report:
-            return "did not start in time"
-        return explain_exit(worker.report["exit"])
+        """How a worker ended that has never served."""
+        late = worker.state == policy.DOOMED or worker.exit_code is None
+        return "did not start in time" if late else explain_exit(worker.exit_code or 0)
 
     def _on_notification(self) -> None:
         known = {worker.pid: worker for worker in self._workers()}

@@ -37,6 +37,7 @@ class Worker:
         state: Of `process.policy`.
         since: When that began.
         beat: When it was last heard that its event loop turns.
+        exit_code: Once it has ended; negative for a signal.
         begun: When it was started; all of a monotonic clock, in seconds.
         report: What it last told of itself.
         pidfd: Becomes readable when it ends.
@@ -49,6 +50,7 @@ class Worker:
         "_stacks",
         "beat",
         "begun",
+        "exit_code",
         "failures",
         "generation",
         "number",
@@ -72,6 +74,7 @@ class Worker:
         self.begun = self.since = self.beat = monotonic()
         self.report: dict[str, Any] = {}
         self.failures = 0
+        self.exit_code: int | None = None
         self._stacks = os.memfd_create("appserver-stacks")
         self._line, end = socket.socketpair()
         handover, inherited = write(settings, listeners, end, self._stacks)
@@ -80,6 +83,8 @@ class Worker:
                 [sys.executable, "-P", "-m", "appserver.process.child", f"{generation}.{number}"],
                 pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
+                # A terminal's Ctrl-C is for the master, which tells the workers; a second signal would cut requests.
+                process_group=0,
                 env={
                     **environment_for_workers(environ),
                     VARIABLE: str(handover),
@@ -126,8 +131,8 @@ class Worker:
         return os.pread(self._stacks, STACKS_SIZE, 0).decode("utf-8", "replace").strip()
 
     def reap(self) -> int:
-        """Take its exit code, negative for a signal, and let go of everything; it has ended."""
-        code = self._process.wait()
+        """Take its exit code and let go of everything; it has ended."""
+        code = self.exit_code = self._process.wait()
         for descriptor in (self.pidfd, self._stacks):
             os.close(descriptor)
         self._line.close()
