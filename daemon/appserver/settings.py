@@ -206,6 +206,40 @@ class Settings:
         group="Process",
         help="A worker whose event loop stands still for so long is replaced, and the log says where it stood",
     )
+    max_requests: int = setting(
+        0,
+        kinds.integer(0, 2**31 - 1, "a number, 0 for any"),
+        "--max-requests",
+        "--limit-max-requests",
+        group="Process",
+        help="Answers after which a worker is replaced, or a single process ends, once everything is answered",
+    )
+    max_requests_jitter: int = setting(
+        0,
+        kinds.integer(0, 2**31 - 1, "a number"),
+        "--max-requests-jitter",
+        "--limit-max-requests-jitter",
+        group="Process",
+        help="At most so many more, by chance, so that not all are replaced at once",
+    )
+    max_age: float = setting(
+        0.0, kinds.DURATION, "--max-age", group="Process", help="Time after which a worker is replaced; 0 for never"
+    )
+    max_memory: int = setting(
+        0,
+        kinds.size(0, 2**50, "a size, 0 for any"),
+        "--max-memory",
+        group="Process",
+        help="Resident memory over which a worker is replaced; 0 for any",
+    )
+    idle_exit: float = setting(
+        0.0,
+        kinds.DURATION,
+        "--idle-exit",
+        group="Process",
+        help="Time without a connection after which the process ends, where its sockets are systemd's: the next"
+        " connection starts it again; 0 for never",
+    )
     timeout_worker_start: float = setting(
         60.0,
         kinds.DEADLINE,

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from importlib import import_module
+from secrets import randbelow
 from socket import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,7 @@ from appserver.errors import Exit, LifespanError
 from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint
 from appserver.process.handover import RETIRE
+from appserver.process.idle import Idle, can_leave
 from appserver.settings import Settings
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
@@ -105,6 +107,8 @@ class Life:
         self._stops = 0
         self._timers: dict[str, TimerHandle] = {}
         self._begun = self._ticked = monotonic()
+        self._idle = Idle(settings.idle_exit if can_leave(one.listener for one, _ in acceptors) else 0.0, self._begun)
+        self._limit = settings.max_requests and settings.max_requests + randbelow(settings.max_requests_jitter + 1)
         self._drain_end = 0.0
         self.state = STARTING
 
@@ -322,6 +326,8 @@ class Life:
             acceptor.sweep(now)
             endpoint.sweep(now)
             endpoint.service.fields = encrypted if acceptor.listener.tls else fields
+        if self.state == SERVING and self._line is None:
+            self._retire(now)
         if self._access is not None:
             self._access.flush()  # without traffic nothing else tells that no records are dropped any more
         if self.state == DRAINING:
@@ -330,6 +336,14 @@ class Life:
         if self.state != STARTING:
             self._notifier.status(self._status())
         self._notifier.report(self.report())
+
+    def _retire(self, now: float) -> None:
+        """Stop by ourselves, where that was asked for; with workers it is the master's to see to."""
+        figures = self._endpoints[0].service.figures
+        if self._limit and figures.answered >= self._limit:
+            self._on_stop(f"--max-requests, after {figures.answered} answers")
+        elif self._idle.is_over(now, figures.connections, figures.answered):
+            self._on_stop(f"--idle-exit: no connection for {self._settings.idle_exit:g} s")
 
     def _on_stop(self, name: str) -> None:
         self._stops += 1

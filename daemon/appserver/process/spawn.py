@@ -2,12 +2,13 @@
 
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from appserver.settings import Settings
 
 _MICROSECONDS: Final = 1_000_000
 _FRAME: Final = re.compile(r'  File "(.*)", line ([0-9]+) in (.*)')
+_PAGE: Final = os.sysconf("SC_PAGESIZE")
 STACKS_SIZE: Final = 256 * 1024
 
 
@@ -41,12 +43,16 @@ class Worker:
         begun: When it was started; all of a monotonic clock, in seconds.
         report: What it last told of itself.
         pidfd: Becomes readable when it ends.
+        succeeded: Another one takes its place; it leaves when that one serves.
         failures: Workers in its place that did not live long, before it.
     """
 
     __slots__ = (
+        "_age",
+        "_limit",
         "_line",
         "_process",
+        "_settings",
         "_stacks",
         "beat",
         "begun",
@@ -58,6 +64,7 @@ class Worker:
         "report",
         "since",
         "state",
+        "succeeded",
     )
 
     def __init__(
@@ -74,32 +81,45 @@ class Worker:
         self.begun = self.since = self.beat = monotonic()
         self.report: dict[str, Any] = {}
         self.failures = 0
+        self.succeeded = False
+        self._settings = settings
+        # Not all at once: they were started together.
+        self._age = settings.max_age * (1 + secrets.randbelow(100) / 1000)
+        self._limit = settings.max_requests and settings.max_requests + secrets.randbelow(
+            settings.max_requests_jitter + 1
+        )
         self.exit_code: int | None = None
-        self._stacks = os.memfd_create("appserver-stacks")
-        self._line, end = socket.socketpair()
-        handover, inherited = write(settings, listeners, end, self._stacks)
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - ourselves
-                [sys.executable, "-P", "-m", "appserver.process.child", f"{generation}.{number}"],
-                pass_fds=inherited,
-                stdin=subprocess.DEVNULL,
-                # A terminal's Ctrl-C is for the master, which tells the workers; a second signal would cut requests.
-                process_group=0,
-                env={
-                    **environment_for_workers(environ),
-                    VARIABLE: str(handover),
-                    "NOTIFY_SOCKET": address,
-                    "WATCHDOG_USEC": str(round(settings.timeout_worker * _MICROSECONDS)),
-                },
-            )
-        except BaseException:
-            os.close(self._stacks)
-            self._line.close()
-            raise
-        finally:
-            os.close(handover)
-            end.close()
-        self.pidfd = os.pidfd_open(self._process.pid)
+        with ExitStack() as undo:
+            self._stacks = os.memfd_create("appserver-stacks")
+            undo.callback(os.close, self._stacks)
+            self._line, end = socket.socketpair()
+            undo.callback(self._line.close)
+            with end:
+                handover, inherited = write(settings, listeners, end, self._stacks)
+                try:
+                    self._process = subprocess.Popen(  # noqa: S603 - ourselves
+                        [sys.executable, "-P", "-m", "appserver.process.child", f"{generation}.{number}"],
+                        pass_fds=inherited,
+                        stdin=subprocess.DEVNULL,
+                        # A terminal's Ctrl-C is for the master, which tells the workers; a second signal would cut
+                        # requests.
+                        process_group=0,
+                        env={
+                            **environment_for_workers(environ),
+                            VARIABLE: str(handover),
+                            "NOTIFY_SOCKET": address,
+                            "WATCHDOG_USEC": str(round(settings.timeout_worker * _MICROSECONDS)),
+                        },
+                    )
+                finally:
+                    os.close(handover)
+            try:
+                self.pidfd = os.pidfd_open(self._process.pid)
+            except OSError:
+                self._process.kill()
+                self._process.wait()
+                raise
+            undo.pop_all()
 
     @property
     def pid(self) -> int:
@@ -129,6 +149,27 @@ class Worker:
     def stacks(self) -> str:
         """What it has written of its stacks."""
         return os.pread(self._stacks, STACKS_SIZE, 0).decode("utf-8", "replace").strip()
+
+    @property
+    def memory(self) -> int:
+        """Bytes of it that are resident (proc_pid_statm(5)); 0 where that cannot be told."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as file:  # noqa: PTH123 - four times a second
+                return int(file.read().split()[1]) * _PAGE
+        except (OSError, ValueError, IndexError):
+            return 0
+
+    def find_spent(self) -> str | None:
+        """Why it should be replaced; None where it should not."""
+        settings = self._settings
+        answered = self.report.get("answered", 0)
+        if self._limit and answered >= self._limit:
+            return f"it has answered {answered} requests (--max-requests)"
+        if self._age and monotonic() - self.begun >= self._age:
+            return f"it is {self._age:.0f} s old (--max-age)"
+        if settings.max_memory and (memory := self.memory) >= settings.max_memory:
+            return f"it takes {memory >> 20} MiB of memory (--max-memory)"
+        return None
 
     def reap(self) -> int:
         """Take its exit code and let go of everything; it has ended."""

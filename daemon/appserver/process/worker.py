@@ -36,6 +36,7 @@ from appserver.net.endpoint import Endpoint, Timeouts
 from appserver.net.listeners import Listener, open_listeners
 from appserver.net.serial import SerialConnection
 from appserver.process.handover import Handover
+from appserver.process.idle import can_leave
 from appserver.process.life import CANCEL_SECONDS, Life
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import raise_limit, read_limit, take_inherited
@@ -133,7 +134,10 @@ def _serve(
         faulthandler.enable()
     capture_stdlib(log)
     if line is None:  # else it is the master's to tell, once
-        for warning in (*warnings, *find_doubts(settings, encrypted=certificates is not None)):
+        for warning in (
+            *warnings,
+            *find_doubts(settings, encrypted=certificates is not None, activated=can_leave(listeners)),
+        ):
             log.warning(warning)
     notifier.status(f"Starting: importing {settings.app}")
     log.debug("Starting", code="started", application=settings.app)
@@ -193,13 +197,20 @@ def load_certificates(settings: Settings, listeners: Iterable[Listener], log: Lo
     return None
 
 
-def find_doubts(settings: Settings, *, encrypted: bool) -> Iterator[str]:
+def find_doubts(settings: Settings, *, encrypted: bool, activated: bool = True) -> Iterator[str]:
     """Say which settings have no effect, or not the one that was meant; each may still be right.
 
     Args:
         settings: All of them.
         encrypted: A listener speaks TLS.
+        activated: All sockets are somebody else's, who starts the process again for the next connection.
     """
+    if settings.idle_exit and not activated:
+        yield "--idle-exit has no effect: the sockets are not systemd's, and nobody would start the process again"
+    if settings.workers is None:
+        for flag, given in (("--max-age", settings.max_age), ("--max-memory", settings.max_memory)):
+            if given:
+                yield f"{flag} has no effect without --workers"
     if not encrypted:
         for flag, given in (
             ("--hsts", settings.hsts is not None),

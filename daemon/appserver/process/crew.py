@@ -1,0 +1,359 @@
+"""The workers of all generations: started, fed with what happens to them, replaced.
+
+What becomes of one is a table, `process.policy`; here are the processes, their notifications and the clock. Which
+generation serves is the master's to say (`process.master`).
+"""
+
+import asyncio
+import json
+import signal
+from asyncio import AbstractEventLoop, Future, TimerHandle
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Final
+
+from appserver.errors import Exit
+from appserver.net.listeners import Listener
+from appserver.process import policy
+from appserver.process.policy import GONE, HUNG, LEAVING, SERVING, STARTING, TABLE, Patience
+from appserver.process.spawn import Worker, explain_exit, find_blocker
+from appserver.settings import Settings
+from appserver.system.notifications import Notifications
+from appserver.telemetry.log import Log
+
+SPARE_SECONDS: Final = 15.0
+"""What a worker that leaves gets beyond its own deadlines, before it is killed."""
+
+COUNTS: Final = ("answered", "failed", "refused", "log_dropped")
+GAUGES: Final = ("connections", "requests", "websockets")
+"""Figures of workers: those that only grow, and those of the moment."""
+
+
+@dataclass(slots=True)
+class Generation:
+    """Settings, and the workers that serve with them.
+
+    Attributes:
+        number: From 1.
+        settings: What it was started with.
+        wanted: How many workers it is to have.
+        environ: The environment of its workers.
+        workers: By process id.
+        complete: Set when all are ready, or with what went wrong before.
+        exit_code: Of the worker that failed.
+    """
+
+    number: int
+    settings: Settings
+    wanted: int
+    environ: Mapping[str, str]
+    complete: Future[str | None]
+    workers: dict[int, Worker] = field(default_factory=dict)
+    exit_code: Exit = Exit.STARTUP
+
+    @property
+    def serving(self) -> int:
+        """Workers that are ready."""
+        return sum(worker.state == SERVING for worker in self.workers.values())
+
+
+class Crew:
+    """The workers of all generations.
+
+    Args:
+        listeners: What they serve.
+        log: Where events go.
+        loop: The running loop.
+
+    Attributes:
+        generations: Those that have workers, and the current one.
+        current: The one that serves; None before the first is complete.
+        stopping: No worker is started any more.
+        lost: Workers that ended without having been told to.
+        codes: Exit codes since `stopping`.
+        left: Set whenever a worker has ended.
+    """
+
+    def __init__(self, listeners: Sequence[Listener], log: Log, loop: AbstractEventLoop) -> None:
+        self._listeners, self._log, self._loop = listeners, log, loop
+        self._notifications = Notifications()
+        self._retries: dict[int, TimerHandle] = {}
+        self._past: Counter[str] = Counter()  # counts of workers that are gone
+        self._numbers = 0
+        self.generations: list[Generation] = []
+        self.current: Generation | None = None
+        self.stopping = False
+        self.lost = 0
+        self.codes: set[int] = set()
+        self.left = asyncio.Event()
+        loop.add_reader(self._notifications, self._on_notification)
+
+    def close(self) -> None:
+        """Hear no more of workers; there are none."""
+        self._loop.remove_reader(self._notifications)
+        self._notifications.close()
+
+    # Generations
+
+    def begin(self, settings: Settings, environ: Mapping[str, str]) -> Generation:
+        """Start a generation; its `complete` tells what becomes of it."""
+        self._numbers += 1
+        wanted = settings.workers or 1
+        generation = Generation(self._numbers, settings, wanted, environ, self._loop.create_future())
+        self.generations.append(generation)
+        for number in range(1, wanted + 1):
+            self._spawn(generation, number)
+        return generation
+
+    def promote(self, generation: Generation) -> None:
+        """Let a generation take over from all before it."""
+        self.current = generation
+        self._cancel_retries()
+        for other in list(self.generations):
+            if other is not generation:
+                self.retire(other)
+
+    def retire(self, generation: Generation) -> None:
+        """Have all workers of a generation leave."""
+        for worker in list(generation.workers.values()):
+            self._feed(worker, policy.RETIRED)
+        self._forget_empty()
+
+    async def end(self) -> None:
+        """Have all workers leave, and wait until they have."""
+        self.stopping = True
+        self._cancel_retries()
+        for worker in self.workers:
+            self._feed(worker, policy.RETIRED)
+        while self.workers:
+            self.left.clear()
+            await self.left.wait()
+
+    def hurry(self) -> None:
+        """Tell workers that leave to cut what still runs: a second SIGTERM for each."""
+        for worker in self.workers:
+            worker.signal(signal.SIGTERM)
+
+    def resize(self, step: int) -> int:
+        """Have so many workers more, or less, in the current generation; how many it has then."""
+        generation = self.current
+        if generation is None:
+            return 0
+        wanted = max(1, generation.wanted + step)
+        for number in range(generation.wanted + 1, wanted + 1):
+            generation.wanted = number
+            self._spawn(generation, number)
+        generation.wanted = wanted
+        for worker in list(generation.workers.values()):
+            if worker.number > wanted:
+                self._feed(worker, policy.RETIRED)
+        return wanted
+
+    def _cancel_retries(self) -> None:
+        for timer in self._retries.values():
+            timer.cancel()
+        self._retries.clear()
+
+    def _forget_empty(self) -> None:
+        self.generations = [one for one in self.generations if one.workers or one is self.current]
+
+    # Workers
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Of all generations."""
+        return [worker for generation in self.generations for worker in generation.workers.values()]
+
+    def _spawn(self, generation: Generation, number: int, failures: int = 0) -> None:
+        self._retries.pop(number, None)
+        if self.stopping or generation not in self.generations or number > generation.wanted:
+            return
+        settings, environ, address = generation.settings, generation.environ, self._notifications.address
+        try:
+            worker = Worker(number, generation.number, settings, environ, self._listeners, address)
+        except OSError as error:
+            self._log.error(f"A worker cannot be started: {error.strerror}", code="worker_failed", errno=error.errno)
+            if not generation.complete.done():
+                generation.complete.set_result(f"a worker cannot be started: {error.strerror}")
+            else:
+                wait = policy.delay(failures + 1)
+                self._retries[number] = self._loop.call_later(wait, self._spawn, generation, number, failures + 1)
+            return
+        worker.failures = failures
+        generation.workers[worker.pid] = worker
+        self._loop.add_reader(worker.pidfd, self._on_exit, generation, worker)
+        self._log.debug("Started a worker", worker_pid=worker.pid, generation=generation.number)
+
+    def _generation_of(self, worker: Worker) -> Generation:
+        return next(one for one in self.generations if one.number == worker.generation)
+
+    def _feed(self, worker: Worker, event: str) -> None:
+        """Do what the table says of an event."""
+        serving = worker.state == SERVING
+        action, following = TABLE[worker.state, event]
+        generation = self._generation_of(worker)
+        if following != worker.state:
+            worker.enter(following)
+        if action == policy.ADMIT:
+            if generation.serving >= generation.wanted and not generation.complete.done():
+                generation.complete.set_result(None)
+            for other in list(generation.workers.values()):
+                if other.succeeded and other.number == worker.number and other is not worker:
+                    self._feed(other, policy.RETIRED)
+        elif action == policy.FAIL:
+            self._on_boot_failure(generation, worker)
+        elif action == policy.REPLACE:
+            self._replace(generation, worker)
+        elif action == policy.EXPLAIN:
+            worker.explain()
+        elif action == policy.STOP:
+            if serving and not self.stopping:
+                worker.retire()
+            else:
+                worker.signal(signal.SIGTERM)
+        elif action == policy.KILL:
+            worker.signal(signal.SIGKILL)
+
+    def _on_boot_failure(self, generation: Generation, worker: Worker) -> None:
+        """A worker that has never served is gone."""
+        if not generation.complete.done():
+            generation.complete.set_result(f"a worker {self._explain(worker)} before it was ready")
+            return
+        self._replace(generation, worker)
+
+    def _replace(self, generation: Generation, worker: Worker) -> None:
+        if not generation.complete.done():
+            generation.complete.set_result(f"a worker {explain_exit(worker.exit_code or 0)} as soon as it was ready")
+        if generation is not self.current or worker.number > generation.wanted or worker.succeeded:
+            return
+        lived = monotonic() - worker.begun >= policy.SETTLED_SECONDS
+        failures = 0 if lived or worker.state == LEAVING else worker.failures + 1
+        # The first one at once: what happens once is no storm.
+        wait = policy.delay(failures - 1) if failures > 1 else 0.0
+        self._retries[worker.number] = self._loop.call_later(wait, self._spawn, generation, worker.number, failures)
+
+    def _on_exit(self, generation: Generation, worker: Worker) -> None:
+        self._loop.remove_reader(worker.pidfd)
+        state = worker.state
+        stacks = worker.stacks() if state in (HUNG, policy.KILLED) else ""
+        code = worker.reap()
+        if self.stopping:
+            self.codes.add(code)
+        del generation.workers[worker.pid]
+        self._past.update({name: worker.report.get(name, 0) for name in COUNTS})
+        if state in (SERVING, HUNG, policy.KILLED):
+            self.lost += 1
+            if state == SERVING:
+                self._log.error(
+                    f"Worker {worker.pid} {explain_exit(code)}; another takes its place",
+                    code="worker_lost",
+                    worker_pid=worker.pid,
+                )
+            else:
+                blocker = find_blocker(stacks)
+                where = f": it stands at {blocker}" if blocker else ""
+                self._log.error(
+                    f"Worker {worker.pid} was replaced, its event loop did not turn for"
+                    f" {generation.settings.timeout_worker:g} s{where}",
+                    code="worker_hung",
+                    worker_pid=worker.pid,
+                    stacks=stacks,
+                )
+        elif state in (STARTING, policy.DOOMED):
+            generation.exit_code = Exit(code) if code in (Exit.USAGE, Exit.STARTUP) else Exit.STARTUP
+            self._log.error(
+                f"Worker {worker.pid} {self._explain(worker)}: it was not ready",
+                code="worker_failed",
+                worker_pid=worker.pid,
+            )
+        self._feed(worker, policy.EXITED)
+        self._forget_empty()
+        self.left.set()
+
+    def _explain(self, worker: Worker) -> str:
+        """How a worker ended that has never served."""
+        late = worker.state == policy.DOOMED or worker.exit_code is None
+        return "did not start in time" if late else explain_exit(worker.exit_code or 0)
+
+    def _on_notification(self) -> None:
+        known = {worker.pid: worker for worker in self.workers}
+        for pid, said in self._notifications.read():
+            worker = known.get(pid)
+            if worker is None or worker.state == GONE:
+                continue
+            if "WATCHDOG" in said or "READY" in said:
+                worker.beat = monotonic()
+            if "X_REPORT" in said:
+                worker.report = _parse(said["X_REPORT"])
+            if "READY" in said:
+                self._feed(worker, policy.READY)
+            if "STOPPING" in said:
+                self._feed(worker, policy.STOPS)
+
+    # Time
+
+    def look(self, now: float) -> bool:
+        """Enforce the deadlines of all workers; False while one of them hangs."""
+        beating = True
+        for worker in self.workers:
+            settings = self._generation_of(worker).settings
+            patience = Patience(
+                settings.timeout_worker_start,
+                settings.timeout_worker,
+                settings.graceful_timeout + settings.linger + SPARE_SECONDS,
+            )
+            since = worker.beat if worker.state == SERVING else worker.since
+            if now - since > patience.of(worker.state):
+                self._feed(worker, policy.LATE)
+            beating = beating and worker.state not in (HUNG, policy.KILLED)
+            if (
+                worker.state == SERVING
+                and not worker.succeeded
+                and worker.generation == (self.current.number if self.current else 0)
+            ):
+                self._recycle(worker)
+        return beating
+
+    def _is_current(self, worker: Worker) -> bool:
+        return self.current is not None and self.current.number == worker.generation
+
+    def _recycle(self, worker: Worker) -> None:
+        """Have a worker that is spent succeeded by another: it leaves when that one serves."""
+        reason = worker.find_spent()
+        if reason is None:
+            return
+        worker.succeeded = True
+        self._log.info(f"Worker {worker.pid} is replaced: {reason}", worker_pid=worker.pid)
+        self._spawn(self._generation_of(worker), worker.number)
+
+    # Facts
+
+    def figures(self) -> dict[str, int]:
+        """Sums over the workers, and of counts also over those that are gone."""
+        workers = self.workers
+        sums = {name: sum(worker.report.get(name, 0) for worker in workers) for name in (*GAUGES, *COUNTS)}
+        return {name: number + self._past[name] for name, number in sums.items()}
+
+    def report(self) -> list[dict[str, Any]]:
+        """Each worker."""
+        return [
+            {
+                "pid": worker.pid,
+                "state": worker.state,
+                "generation": worker.generation,
+                "uptime": round(monotonic() - worker.begun, 3),
+                "memory": worker.memory,
+                **{name: worker.report.get(name, 0) for name in (*GAUGES, *COUNTS)},
+            }
+            for worker in self.workers
+        ]
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        report = json.loads(text)
+    except ValueError:
+        return {}
+    return report if isinstance(report, dict) else {}
