@@ -8,7 +8,7 @@ environment. Written by the master and read by nobody else, it may be a pickle.
 import os
 import pickle
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,13 +64,18 @@ def write(settings: Settings, listeners: Sequence[Listener], line: socket.socket
     ]
     content = pickle.dumps((settings, plans, line.fileno(), stacks))
     descriptor = os.memfd_create("appserver-handover")
-    os.write(descriptor, content)
+    try:
+        os.write(descriptor, content)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor, [descriptor, line.fileno(), stacks, *(plan.fd for plan in plans)]
 
 
-def take(environ: Mapping[str, str]) -> Handover:
-    """Take the handover that the environment names; its descriptors are not inherited further."""
-    descriptor = int(environ[VARIABLE])
+def take(environ: MutableMapping[str, str]) -> Handover:
+    """Take the handover that the environment names; neither it nor its descriptors are inherited further."""
+    # Gone from there: appserver, where the application starts it, would take the variable for a setting.
+    descriptor = int(environ.pop(VARIABLE))
     os.lseek(descriptor, 0, os.SEEK_SET)
     with os.fdopen(descriptor, "rb") as file:
         settings, plans, line, stacks = pickle.load(file)  # noqa: S301 - our master's
@@ -89,5 +94,5 @@ def take(environ: Mapping[str, str]) -> Handover:
 
 def environment_for_workers(environ: Mapping[str, str]) -> dict[str, str]:
     """An environment for workers: without what was meant for the master alone."""
-    mine = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", VARIABLE)
-    return {name: value for name, value in environ.items() if name not in mine}
+    mine = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", VARIABLE)
+    return {name: value for name, value in environ.items() if name not in mine and not name.startswith("LISTEN_")}

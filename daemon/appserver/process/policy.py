@@ -108,4 +108,5 @@ def delay(failures: int) -> float:
     Args:
         failures: Workers in a row that did not live for `SETTLED_SECONDS`.
     """
-    return min(FIRST_DELAY * 2 ** (failures - 1), LAST_DELAY) if failures else 0.0
+    # Bounded before it is a power: after a night of failures that is no number that a float can hold.
+    return min(FIRST_DELAY * 2 ** min(failures - 1, 16), LAST_DELAY) if failures else 0.0

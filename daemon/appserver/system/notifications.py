@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 MESSAGE_SIZE: Final = 64 * 1024
+BATCH: Final = 256
 _CREDENTIALS: Final = struct.Struct("iII")
 
 
@@ -38,8 +39,11 @@ class Notifications:
         return self._sock.fileno()
 
     def read(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """What has come: the sender's process id, and its assignments."""
-        while True:
+        """What has come: the sender's process id, and its assignments.
+
+        No more than a batch of it: whoever floods the socket must not keep the master from everything else.
+        """
+        for _ in range(BATCH):
             try:
                 data, ancillary, _, _ = self._sock.recvmsg(MESSAGE_SIZE, socket.CMSG_SPACE(_CREDENTIALS.size))
             except (BlockingIOError, InterruptedError):

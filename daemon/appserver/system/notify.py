@@ -6,6 +6,7 @@ Only ever a courtesy: a manager that has gone away, or a socket that is full, co
 import json
 import os
 from collections.abc import Mapping
+from socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, socket
 from time import monotonic
 from typing import Final
 
@@ -86,10 +87,19 @@ class Notifier:
             self._status = status
             message = f"{assignments}\nSTATUS={_flatten(status)}".lstrip("\n")
         try:
-            notify(message)
+            if self.supervised:
+                self._tell_master(message)
+            else:
+                notify(message)
         except OSError:
             self.lost += 1
             self._status = None  # whatever was to be shown is not: the same line must be sent again
+
+    def _tell_master(self, message: str) -> None:
+        """Send without waiting, which notify() does: while the master stands still, its workers go on to serve."""
+        address = os.environ["NOTIFY_SOCKET"]
+        with socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC) as sock:
+            sock.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def _flatten(text: str) -> str:

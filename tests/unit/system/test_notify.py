@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from time import CLOCK_MONOTONIC, clock_gettime_ns
 
 import pytest
 
@@ -120,3 +121,36 @@ def test_the_watchdog_interval_is_half_of_the_managers(
     if pid is not None:
         monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid)
     assert Notifier().watchdog_interval == interval
+
+
+def test_a_reload_says_since_when(manager: socket.socket) -> None:
+    before = clock_gettime_ns(CLOCK_MONOTONIC) // 1000
+    notifier = Notifier()
+    notifier.reloading("Reloading")
+    notifier.ready("Serving")
+    after = clock_gettime_ns(CLOCK_MONOTONIC) // 1000
+    began, ready = take(manager)
+    first, since, status = began.split("\n")
+    assert (first, status) == ("RELOADING=1", "STATUS=Reloading")
+    # systemd takes a READY=1 for the reload's end if it began after the reload was asked for (sd_notify(3)).
+    assert before <= int(since.removeprefix("MONOTONIC_USEC=")) <= after
+    assert ready == "READY=1\nSTATUS=Serving"
+
+
+def test_a_report_is_for_a_master_alone(manager: socket.socket) -> None:
+    Notifier().report({"answered": 1})
+    assert take(manager) == []
+    Notifier(supervised=True).report({"answered": 1, "listeners": ["a\nREADY=1"]})
+    assert take(manager) == ['X_REPORT={"answered": 1, "listeners": ["a\\nREADY=1"]}']
+
+
+def test_a_master_that_does_not_listen_keeps_no_worker_waiting(manager: socket.socket) -> None:
+    """Its queue is short (net.unix.max_dgram_qlen), and a worker that waited for it would answer nobody."""
+    notifier = Notifier(supervised=True)
+    queue = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+    for _ in range(queue + 10):
+        notifier.watchdog()
+    assert notifier.lost > 0
+    assert len(take(manager)) + notifier.lost == queue + 10
+    notifier.ready("Serving")
+    assert take(manager) == ["READY=1\nSTATUS=Serving"]

@@ -1,0 +1,150 @@
+"""What a worker is given, through a real child process, and that it is given nothing else."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appserver.net.listeners import Listener
+from appserver.process.handover import RETIRE, VARIABLE, environment_for_workers, write
+from appserver.settings import Settings
+
+CHILD = """
+import json, os, sys
+before = {int(name) for name in os.listdir("/proc/self/fd")}
+from appserver.process.handover import take
+handover = take(os.environ)
+left = [name for name in os.environ if name.startswith("APPSERVER_")]
+os.write(handover.stacks, b"stacks")
+told = {
+    "app": handover.settings.app,
+    "header": handover.settings.header,
+    "listeners": [
+        [one.name, one.url, one.inherited, one.tls, one.http2, one.sock.getblocking(), one.sock.get_inheritable()]
+        for one in handover.listeners
+    ],
+    "inheritable": [handover.line.get_inheritable(), os.get_inheritable(handover.stacks)],
+    "blocking": handover.line.getblocking(),
+    "left": left,
+    "before": sorted(before),
+    "after": sorted(int(name) for name in os.listdir("/proc/self/fd")),
+}
+json.dump(told, sys.stdout)
+"""
+
+
+@pytest.fixture
+def listeners(tmp_path: Path) -> Iterator[list[Listener]]:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_UNIX) as unix,
+        socket.socket(socket.AF_UNIX) as control,
+    ):
+        for sock, name in ((unix, "web.sock"), (control, "control.sock")):
+            sock.bind(str(tmp_path / name))
+            sock.listen()
+        yield [
+            Listener(tcp, "web", tls=True, http2=True),
+            Listener(unix, "proxy", inherited=True),
+            Listener(control, "control", control=True),
+        ]
+
+
+def hand_over(settings: Settings, listeners: list[Listener], stacks: int) -> tuple[dict[str, Any], list[int]]:
+    """What a child tells of its handover, and which descriptors it was meant to have."""
+    line, end = socket.socketpair()
+    with closing(line), closing(end):
+        descriptor, inherited = write(settings, listeners, end, stacks)
+        try:
+            child = subprocess.run(
+                [sys.executable, "-c", CHILD],
+                pass_fds=inherited,
+                env={**environment_for_workers(os.environ), VARIABLE: str(descriptor)},
+                stdout=subprocess.PIPE,
+                check=True,
+                timeout=20,
+            )
+        finally:
+            os.close(descriptor)
+    return json.loads(child.stdout), inherited
+
+
+def test_a_worker_gets_its_settings_and_its_listeners(listeners: list[Listener], tmp_path: Path) -> None:
+    settings = Settings(app="shop:app", header=(("X-Shop", "é"),))
+    stacks = os.memfd_create("stacks")
+    try:
+        told, _ = hand_over(settings, listeners, stacks)
+        # Both have the same file.
+        assert os.pread(stacks, 64, 0) == b"stacks"
+    finally:
+        os.close(stacks)
+    assert told["app"] == "shop:app"
+    assert told["header"] == [["X-Shop", "é"]]
+    tcp = f"https://127.0.0.1:{listeners[0].sock.getsockname()[1]}"
+    unix = f"unix:{tmp_path}/web.sock"
+    # Neither blocking nor inheritable; and without the control socket, which is the master's.
+    assert told["listeners"] == [
+        ["web", tcp, False, True, True, False, False],
+        ["proxy", unix, True, False, False, False, False],
+    ]
+    assert told["inheritable"] == [False, False]
+    assert told["blocking"] is False
+
+
+def test_a_worker_inherits_nothing_else(listeners: list[Listener]) -> None:
+    # Even what the master has left inheritable by mistake.
+    stray = os.dup(0)
+    os.set_inheritable(stray, True)
+    stacks = os.memfd_create("stacks")
+    try:
+        told, inherited = hand_over(Settings(app="shop:app"), listeners, stacks)
+    finally:
+        os.close(stray)
+        os.close(stacks)
+    listing = 1  # that of /proc/self/fd itself
+    assert len(told["before"]) == 3 + len(inherited) + listing
+    assert {0, 1, 2, *inherited} < set(told["before"])
+    assert len(inherited) == 2 + 1 + 2  # its handover and its line, its stacks, and two listeners
+    # What has been read is closed.
+    assert len(told["after"]) == len(told["before"]) - 1
+
+
+def test_what_is_meant_for_the_master_alone_is_kept_from_workers(listeners: list[Listener]) -> None:
+    environ = {
+        "NOTIFY_SOCKET": "/run/systemd/notify",
+        "WATCHDOG_USEC": "1",
+        "WATCHDOG_PID": "1",
+        "LISTEN_FDS": "1",
+        "LISTEN_PID": "1",
+        "LISTEN_FDNAMES": "http",
+        "LISTEN_PIDFDID": "1",
+        VARIABLE: "3",
+        "SHOP_DATABASE": "x",
+    }
+    assert environment_for_workers(environ) == {"SHOP_DATABASE": "x"}
+
+
+def test_the_application_does_not_see_the_handover(listeners: list[Listener]) -> None:
+    """A program that it starts, perhaps appserver again, would take the variable for a setting of its own."""
+    stacks = os.memfd_create("stacks")
+    try:
+        told, _ = hand_over(Settings(app="shop:app"), listeners, stacks)
+    finally:
+        os.close(stacks)
+    assert VARIABLE not in told["left"]
+
+
+def test_the_word_to_leave_is_one_message() -> None:
+    line, end = socket.socketpair()
+    with closing(line), closing(end):
+        line.send(RETIRE)
+        assert end.recv(64) == RETIRE
+        line.close()
+        assert end.recv(64) == b""
