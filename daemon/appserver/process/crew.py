@@ -6,6 +6,7 @@ generation serves is the master's to say (`process.master`).
 
 import asyncio
 import json
+import os
 import signal
 from asyncio import AbstractEventLoop, Future, TimerHandle
 from collections import Counter
@@ -17,8 +18,8 @@ from typing import Any, Final
 from appserver.errors import Exit
 from appserver.net.listeners import Listener
 from appserver.process import policy
-from appserver.process.policy import GONE, HUNG, LEAVING, SERVING, STARTING, TABLE, Patience
-from appserver.process.spawn import Worker, explain_exit, find_blocker
+from appserver.process.policy import GONE, HUNG, SERVING, STARTING, TABLE, Patience
+from appserver.process.spawn import Worker, find_blocker
 from appserver.settings import Settings
 from appserver.system.notifications import Notifications
 from appserver.telemetry.log import Log
@@ -42,6 +43,9 @@ class Generation:
         environ: The environment of its workers.
         workers: By process id.
         complete: Set when all are ready, or with what went wrong before.
+        voice: An eventfd: the first of its workers that fails takes it and tells why; the others fail for the same.
+        retries: Workers that are to be started later, by their numbers.
+        retired: It gets no more workers.
         exit_code: Of the worker that failed.
     """
 
@@ -50,13 +54,26 @@ class Generation:
     wanted: int
     environ: Mapping[str, str]
     complete: Future[str | None]
+    voice: int = field(default_factory=lambda: os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
     workers: dict[int, Worker] = field(default_factory=dict)
+    retries: dict[int, TimerHandle] = field(default_factory=dict)
+    retired: bool = False
     exit_code: Exit = Exit.STARTUP
 
     @property
     def serving(self) -> int:
         """Workers that are ready."""
         return sum(worker.state == SERVING for worker in self.workers.values())
+
+    def conclude(self, failure: str | None) -> None:
+        """Settle what has become of its start; once."""
+        if not self.complete.done():
+            self.complete.set_result(failure)
+
+    def cancel(self, number: int) -> None:
+        """Start no worker of that number later."""
+        if (timer := self.retries.pop(number, None)) is not None:
+            timer.cancel()
 
 
 class Crew:
@@ -79,9 +96,9 @@ class Crew:
     def __init__(self, listeners: Sequence[Listener], log: Log, loop: AbstractEventLoop) -> None:
         self._listeners, self._log, self._loop = listeners, log, loop
         self._notifications = Notifications()
-        self._retries: dict[int, TimerHandle] = {}
         self._past: Counter[str] = Counter()  # counts of workers that are gone
         self._numbers = 0
+        self._looked = monotonic()
         self.generations: list[Generation] = []
         self.current: Generation | None = None
         self.stopping = False
@@ -110,13 +127,15 @@ class Crew:
     def promote(self, generation: Generation) -> None:
         """Let a generation take over from all before it."""
         self.current = generation
-        self._cancel_retries()
         for other in list(self.generations):
             if other is not generation:
                 self.retire(other)
 
     def retire(self, generation: Generation) -> None:
         """Have all workers of a generation leave."""
+        generation.retired = True
+        for number in list(generation.retries):
+            generation.cancel(number)
         for worker in list(generation.workers.values()):
             self._feed(worker, policy.RETIRED)
         self._forget_empty()
@@ -124,9 +143,8 @@ class Crew:
     async def end(self) -> None:
         """Have all workers leave, and wait until they have."""
         self.stopping = True
-        self._cancel_retries()
-        for worker in self.workers:
-            self._feed(worker, policy.RETIRED)
+        for generation in list(self.generations):
+            self.retire(generation)
         while self.workers:
             self.left.clear()
             await self.left.wait()
@@ -137,27 +155,31 @@ class Crew:
             worker.signal(signal.SIGTERM)
 
     def resize(self, step: int) -> int:
-        """Have so many workers more, or less, in the current generation; how many it has then."""
-        generation = self.current
-        if generation is None:
+        """Have so many workers more, or less, also in a generation that a reload has begun; how many there are then."""
+        if self.current is None:
             return 0
-        wanted = max(1, generation.wanted + step)
-        for number in range(generation.wanted + 1, wanted + 1):
-            generation.wanted = number
-            self._spawn(generation, number)
-        generation.wanted = wanted
-        for worker in list(generation.workers.values()):
-            if worker.number > wanted:
-                self._feed(worker, policy.RETIRED)
+        wanted = max(1, self.current.wanted + step)
+        for generation in self.generations:
+            if generation.retired:
+                continue
+            before, generation.wanted = generation.wanted, wanted
+            for number in range(before + 1, wanted + 1):
+                self._spawn(generation, number)
+            for worker in list(generation.workers.values()):
+                if worker.number > wanted:
+                    self._feed(worker, policy.RETIRED)
+            self._check(generation)
         return wanted
 
-    def _cancel_retries(self) -> None:
-        for timer in self._retries.values():
-            timer.cancel()
-        self._retries.clear()
+    def _check(self, generation: Generation) -> None:
+        if generation.serving >= generation.wanted:
+            generation.conclude(None)
 
     def _forget_empty(self) -> None:
-        self.generations = [one for one in self.generations if one.workers or one is self.current]
+        for generation in self.generations:
+            if generation.retired and not generation.workers:
+                os.close(generation.voice)
+        self.generations = [one for one in self.generations if one.workers or not one.retired]
 
     # Workers
 
@@ -167,24 +189,29 @@ class Crew:
         return [worker for generation in self.generations for worker in generation.workers.values()]
 
     def _spawn(self, generation: Generation, number: int, failures: int = 0) -> None:
-        self._retries.pop(number, None)
-        if self.stopping or generation not in self.generations or number > generation.wanted:
+        generation.cancel(number)
+        if generation.retired or number > generation.wanted:
             return
         settings, environ, address = generation.settings, generation.environ, self._notifications.address
         try:
-            worker = Worker(number, generation.number, settings, environ, self._listeners, address)
+            worker = Worker(
+                number, generation.number, settings, environ, self._listeners, address, voice=generation.voice
+            )
         except OSError as error:
             self._log.error(f"A worker cannot be started: {error.strerror}", code="worker_failed", errno=error.errno)
             if not generation.complete.done():
-                generation.complete.set_result(f"a worker cannot be started: {error.strerror}")
+                generation.conclude(f"a worker cannot be started: {error.strerror}")
             else:
-                wait = policy.delay(failures + 1)
-                self._retries[number] = self._loop.call_later(wait, self._spawn, generation, number, failures + 1)
+                self._plan(generation, number, failures + 1, policy.delay(failures + 1))
             return
         worker.failures = failures
         generation.workers[worker.pid] = worker
         self._loop.add_reader(worker.pidfd, self._on_exit, generation, worker)
         self._log.debug("Started a worker", worker_pid=worker.pid, generation=generation.number)
+
+    def _plan(self, generation: Generation, number: int, failures: int, wait: float) -> None:
+        generation.cancel(number)
+        generation.retries[number] = self._loop.call_later(wait, self._spawn, generation, number, failures)
 
     def _generation_of(self, worker: Worker) -> Generation:
         return next(one for one in self.generations if one.number == worker.generation)
@@ -197,13 +224,14 @@ class Crew:
         if following != worker.state:
             worker.enter(following)
         if action == policy.ADMIT:
-            if generation.serving >= generation.wanted and not generation.complete.done():
-                generation.complete.set_result(None)
+            os.eventfd_write(generation.voice, 1)  # what goes wrong after this is news again
+            self._check(generation)
             for other in list(generation.workers.values()):
                 if other.succeeded and other.number == worker.number and other is not worker:
                     self._feed(other, policy.RETIRED)
         elif action == policy.FAIL:
-            self._on_boot_failure(generation, worker)
+            generation.conclude(f"a worker {worker.ending} before it was ready")
+            self._replace(generation, worker)
         elif action == policy.REPLACE:
             self._replace(generation, worker)
         elif action == policy.EXPLAIN:
@@ -216,38 +244,33 @@ class Crew:
         elif action == policy.KILL:
             worker.signal(signal.SIGKILL)
 
-    def _on_boot_failure(self, generation: Generation, worker: Worker) -> None:
-        """A worker that has never served is gone."""
-        if not generation.complete.done():
-            generation.complete.set_result(f"a worker {self._explain(worker)} before it was ready")
-            return
-        self._replace(generation, worker)
-
     def _replace(self, generation: Generation, worker: Worker) -> None:
-        if not generation.complete.done():
-            generation.complete.set_result(f"a worker {explain_exit(worker.exit_code or 0)} as soon as it was ready")
-        if generation is not self.current or worker.number > generation.wanted or worker.succeeded:
+        generation.conclude(f"a worker {worker.ending} as soon as it was ready")
+        if generation is not self.current or generation.retired:
             return
-        lived = monotonic() - worker.begun >= policy.SETTLED_SECONDS
-        failures = 0 if lived or worker.state == LEAVING else worker.failures + 1
+        if worker.number > generation.wanted or worker.succeeded:
+            return
+        # Also after one that left by itself: if each one does, that is a storm as well.
+        failures = 0 if monotonic() - worker.begun >= policy.SETTLED_SECONDS else worker.failures + 1
         # The first one at once: what happens once is no storm.
-        wait = policy.delay(failures - 1) if failures > 1 else 0.0
-        self._retries[worker.number] = self._loop.call_later(wait, self._spawn, generation, worker.number, failures)
+        self._plan(generation, worker.number, failures, policy.delay(failures - 1) if failures > 1 else 0.0)
 
     def _on_exit(self, generation: Generation, worker: Worker) -> None:
         self._loop.remove_reader(worker.pidfd)
+        self._on_notification()  # what it has said before it ended
         state = worker.state
         stacks = worker.stacks() if state in (HUNG, policy.KILLED) else ""
         code = worker.reap()
         if self.stopping:
-            self.codes.add(code)
+            # One that had to be killed takes along what it was at.
+            self.codes.add(Exit.CUT if code < 0 and worker.report.get("requests") else code)
         del generation.workers[worker.pid]
         self._past.update({name: worker.report.get(name, 0) for name in COUNTS})
         if state in (SERVING, HUNG, policy.KILLED):
             self.lost += 1
             if state == SERVING:
                 self._log.error(
-                    f"Worker {worker.pid} {explain_exit(code)}; another takes its place",
+                    f"Worker {worker.pid} {worker.ending}; another takes its place",
                     code="worker_lost",
                     worker_pid=worker.pid,
                 )
@@ -264,7 +287,7 @@ class Crew:
         elif state in (STARTING, policy.DOOMED):
             generation.exit_code = Exit(code) if code in (Exit.USAGE, Exit.STARTUP) else Exit.STARTUP
             self._log.error(
-                f"Worker {worker.pid} {self._explain(worker)}: it was not ready",
+                f"Worker {worker.pid} {worker.ending}: it was not ready",
                 code="worker_failed",
                 worker_pid=worker.pid,
             )
@@ -272,24 +295,21 @@ class Crew:
         self._forget_empty()
         self.left.set()
 
-    def _explain(self, worker: Worker) -> str:
-        """How a worker ended that has never served."""
-        late = worker.state == policy.DOOMED or worker.exit_code is None
-        return "did not start in time" if late else explain_exit(worker.exit_code or 0)
-
     def _on_notification(self) -> None:
         known = {worker.pid: worker for worker in self.workers}
         for pid, said in self._notifications.read():
             worker = known.get(pid)
             if worker is None or worker.state == GONE:
                 continue
-            if "WATCHDOG" in said or "READY" in said:
-                worker.beat = monotonic()
+            if not said.keys().isdisjoint(("WATCHDOG", "READY", "X_REPORT")):
+                worker.beat = monotonic()  # its event loop has sent it
+            state = None
             if "X_REPORT" in said:
-                worker.report = _parse(said["X_REPORT"])
-            if "READY" in said:
+                worker.report, state = _parse(said["X_REPORT"])
+            # Each report says again what READY=1 and STOPPING=1 have said: datagrams get lost.
+            if "READY" in said or (state == "serving" and worker.state == STARTING):
                 self._feed(worker, policy.READY)
-            if "STOPPING" in said:
+            if "STOPPING" in said or (state == "draining" and worker.state == SERVING):
                 self._feed(worker, policy.STOPS)
 
     # Time
@@ -297,7 +317,10 @@ class Crew:
     def look(self, now: float) -> bool:
         """Enforce the deadlines of all workers; False while one of them hangs."""
         beating = True
+        # Who stood still himself cannot tell that others were silent.
+        still, self._looked = max(0.0, now - self._looked - 1.0), now
         for worker in self.workers:
+            worker.forgive(still)
             settings = self._generation_of(worker).settings
             patience = Patience(
                 settings.timeout_worker_start,
@@ -351,9 +374,10 @@ class Crew:
         ]
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _parse(text: str) -> tuple[dict[str, int], str | None]:
+    """The figures of a report and the state that it tells, whatever the text is."""
     try:
         report = json.loads(text)
-    except ValueError:
-        return {}
-    return report if isinstance(report, dict) else {}
+        return {name: int(report[name]) for name in (*GAUGES, *COUNTS)}, report.get("state")
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return {}, None

@@ -43,15 +43,27 @@ class Handover:
         listeners: What it serves.
         line: To its master.
         stacks: A file that it writes its stacks to when it is asked to.
+        voice: An eventfd that it shares with all workers of its generation.
     """
 
     settings: Settings
     listeners: tuple[Listener, ...]
     line: socket.socket
     stacks: int
+    voice: int
+
+    def take_voice(self) -> bool:
+        """Whether it is for this worker to tell what went wrong: for the first one, all fail for the same reason."""
+        try:
+            os.eventfd_read(self.voice)
+        except BlockingIOError:
+            return False
+        return True
 
 
-def write(settings: Settings, listeners: Sequence[Listener], line: socket.socket, stacks: int) -> tuple[int, list[int]]:
+def write(
+    settings: Settings, listeners: Sequence[Listener], line: socket.socket, stacks: int, voice: int
+) -> tuple[int, list[int]]:
     """Write a handover down.
 
     Returns:
@@ -62,14 +74,14 @@ def write(settings: Settings, listeners: Sequence[Listener], line: socket.socket
         for listener in listeners
         if not listener.control
     ]
-    content = pickle.dumps((settings, plans, line.fileno(), stacks))
+    content = pickle.dumps((settings, plans, line.fileno(), stacks, voice))
     descriptor = os.memfd_create("appserver-handover")
     try:
         os.write(descriptor, content)
     except OSError:
         os.close(descriptor)
         raise
-    return descriptor, [descriptor, line.fileno(), stacks, *(plan.fd for plan in plans)]
+    return descriptor, [descriptor, line.fileno(), stacks, voice, *(plan.fd for plan in plans)]
 
 
 def take(environ: MutableMapping[str, str]) -> Handover:
@@ -78,8 +90,9 @@ def take(environ: MutableMapping[str, str]) -> Handover:
     descriptor = int(environ.pop(VARIABLE))
     os.lseek(descriptor, 0, os.SEEK_SET)
     with os.fdopen(descriptor, "rb") as file:
-        settings, plans, line, stacks = pickle.load(file)  # noqa: S301 - our master's
+        settings, plans, line, stacks, voice = pickle.load(file)  # noqa: S301 - our master's
     os.set_inheritable(stacks, False)
+    os.set_inheritable(voice, False)
     listeners = []
     for plan in plans:
         sock = socket.socket(fileno=plan.fd)
@@ -89,7 +102,7 @@ def take(environ: MutableMapping[str, str]) -> Handover:
     end = socket.socket(fileno=line)
     end.set_inheritable(False)
     end.setblocking(False)
-    return Handover(settings, tuple(listeners), end, stacks)
+    return Handover(settings, tuple(listeners), end, stacks, voice)
 
 
 def environment_for_workers(environ: Mapping[str, str]) -> dict[str, str]:

@@ -179,6 +179,7 @@ class Life:
             self._access.close()  # now, so that the log of the shutdown stands behind all requests
         await self._shut_down()
         self.state = STOPPED
+        self._notifier.report(self.report())  # the last figures, for the master's sums
         (self._log.info if cut else self._say)("Stopped", code="stopped", requests_cut=cut)
         for timer in self._timers.values():
             timer.cancel()
@@ -241,6 +242,8 @@ class Life:
                 acceptor.stop()
                 acceptor.hurry(self._settings.linger)
                 await acceptor.settled()
+                if self._line is not None:
+                    acceptor.listener.close()  # our end of it: held on to, it would keep the address taken
         for endpoint in self._endpoints:
             endpoint.drain()
         while self._busy() and self._stops < 2 and monotonic() < self._drain_end:

@@ -95,6 +95,7 @@ class Master:
     ) -> None:
         self._loaded, self._resolve, self._listeners = loaded, resolve, listeners
         self._notifier, self._log, self._loop = notifier, log, loop
+        self._fixed = loaded.settings  # what cannot change is what was said at the start
         self._crew = Crew(listeners, log, loop)
         self._environ = dict(os.environ)
         self._idle = Idle(loaded.settings.idle_exit if can_leave(listeners) else 0.0, monotonic())
@@ -103,6 +104,7 @@ class Master:
         self._reloads = self._reloads_failed = self._stops = 0
         self._stopped = asyncio.Event()
         self._reloading: asyncio.Task[str | None] | None = None
+        self._next: asyncio.Task[str | None] | None = None
         self._control: list[Acceptor] = []
         self._timers: dict[str, TimerHandle] = {}
         self.state = STARTING
@@ -124,16 +126,16 @@ class Master:
         stop = self._loop.create_task(self._stopped.wait())
         either: set[Future[Any]] = {first.complete, stop}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        code = Exit.OK
+        code, status = Exit.OK, "Stopping: the workers finish what they have begun"
         if first.complete.done() and first.complete.result() is not None:
-            code = first.exit_code
-            self._notifier.failed(int(code), f"Not started: {first.complete.result()}")
+            code, status = first.exit_code, f"Not started: {first.complete.result()}"
+            self._notifier.failed(int(code), status)
         else:
             if first.complete.done():
                 self._serve(first)
             await stop
         stop.cancel()
-        return await self._end(code)
+        return await self._end(code, status)
 
     def _serve(self, first: Generation) -> None:
         self._crew.promote(first)
@@ -147,11 +149,16 @@ class Master:
             workers=first.wanted,
         )
 
-    async def _end(self, code: Exit) -> Exit:
+    async def _end(self, code: Exit, status: str) -> Exit:
         self.state = DRAINING
-        self._notifier.stopping("Stopping: the workers finish what they have begun")
-        if self._reloading is not None:
-            self._reloading.cancel()
+        self._notifier.stopping(status)
+        for reload in (self._reloading, self._next):
+            if reload is not None:
+                reload.cancel()
+        for listener in self._listeners:
+            # The workers take what waits in it; who comes later must not wait for nobody, and a successor may bind.
+            if not (listener.inherited or listener.control):
+                listener.close()
         await self._crew.end()
         if Exit.CUT in self._crew.codes and code is Exit.OK:
             code = Exit.CUT
@@ -184,28 +191,42 @@ class Master:
         return self._crew.begin(loaded.settings.anchored(), {**self._environ, **loaded.variables})
 
     def reload(self) -> "asyncio.Task[str | None]":
-        """Begin a reload, unless one is under way; its result is None, or what went wrong."""
+        """Begin a reload; its result is None, or what went wrong.
+
+        While one is under way all who ask get the same next one: what they have changed may have come too late for
+        the one that runs.
+        """
+        # Not in the context of the request that asks for it, whose id its records would have.
         if self._reloading is None or self._reloading.done():
-            # Not in the context of the request that asks for it, whose id its records would have.
             self._reloading = self._loop.create_task(self._reload(), context=Context())
-        return self._reloading
+            return self._reloading
+        if self._next is None:
+            self._next = self._loop.create_task(self._reload_after(self._reloading), context=Context())
+        return self._next
+
+    async def _reload_after(self, before: "asyncio.Task[str | None]") -> str | None:
+        await asyncio.wait({before})
+        self._reloading, self._next = self._next, None
+        return await self._reload()
 
     async def _reload(self) -> str | None:
         began = monotonic()
         self._notifier.reloading("Reloading: a new generation starts")
+        generation = None
         try:
             loaded = self._resolve()
-        except AppserverError as error:
-            failure: str | None = str(error)
-        else:
             self._warn_of_fixed(loaded)
             generation = self._begin(loaded)
             failure = await generation.complete
             if failure is None:
                 self._take_over(generation, loaded, monotonic() - began)
-            else:
-                self._crew.retire(generation)
+        except AppserverError as error:
+            failure = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it was: READY=1 has to end this
+            failure = f"{type(error).__name__}: {error}"
         if failure is not None:
+            if generation is not None:
+                self._crew.retire(generation)
             self._reloads_failed += 1
             self._log.error(
                 f"The reload has failed, and the workers from before go on: {failure}", code="reload_failed"
@@ -228,7 +249,7 @@ class Master:
     def _warn_of_fixed(self, loaded: Loaded) -> None:
         """Say which changed settings take a restart."""
         for row in ROWS:
-            before, after = getattr(self._loaded.settings, row.name), getattr(loaded.settings, row.name)
+            before, after = getattr(self._fixed, row.name), getattr(loaded.settings, row.name)
             if not row.reload and before != after:
                 self._log.warning(
                     f"{row.name} cannot change without a restart: {row.kind.write(before)} stays",
@@ -259,6 +280,11 @@ class Master:
                 self._notifier.status(self._status())
         elif self.state == DRAINING:
             self._notifier.extend(EXTEND_SECONDS)
+            if self._stops:
+                requests = _count(self._crew.figures()["requests"], "request")
+                self._notifier.status(
+                    f"Draining: {_count(len(self._crew.workers), 'worker')} left, {requests} in flight"
+                )
 
     # Facts
 
@@ -276,6 +302,8 @@ class Master:
         self._timers[endpoint.name] = self._loop.call_later(1.0, self._sweep, endpoint)
 
     async def _reload_for_control(self) -> str | None:
+        if self.state != SERVING:
+            return f"the server is {self.state}"
         return await asyncio.shield(self.reload())
 
     def report(self) -> dict[str, Any]:

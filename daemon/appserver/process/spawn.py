@@ -10,11 +10,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from appserver.net.listeners import Listener
 from appserver.process.handover import RETIRE, VARIABLE, environment_for_workers, write
-from appserver.process.policy import STARTING
+from appserver.process.policy import DOOMED, STARTING
 from appserver.process.worker import EXPLAIN_SIGNAL
 from appserver.settings import Settings
 
@@ -34,12 +34,14 @@ class Worker:
         environ: The environment of the application.
         listeners: What it serves.
         address: Where it is to notify.
+        voice: Of its generation (`process.handover`).
 
     Attributes:
         state: Of `process.policy`.
         since: When that began.
         beat: When it was last heard that its event loop turns.
         exit_code: Once it has ended; negative for a signal.
+        overdue: It was not ready in time.
         begun: When it was started; all of a monotonic clock, in seconds.
         report: What it last told of itself.
         pidfd: Becomes readable when it ends.
@@ -60,6 +62,7 @@ class Worker:
         "failures",
         "generation",
         "number",
+        "overdue",
         "pidfd",
         "report",
         "since",
@@ -75,11 +78,13 @@ class Worker:
         environ: Mapping[str, str],
         listeners: Sequence[Listener],
         address: str,
+        *,
+        voice: int,
     ) -> None:
         self.number, self.generation = number, generation
         self.state = STARTING
         self.begun = self.since = self.beat = monotonic()
-        self.report: dict[str, Any] = {}
+        self.report: dict[str, int] = {}
         self.failures = 0
         self.succeeded = False
         self._settings = settings
@@ -89,13 +94,14 @@ class Worker:
             settings.max_requests_jitter + 1
         )
         self.exit_code: int | None = None
+        self.overdue = False
         with ExitStack() as undo:
             self._stacks = os.memfd_create("appserver-stacks")
             undo.callback(os.close, self._stacks)
             self._line, end = socket.socketpair()
             undo.callback(self._line.close)
             with end:
-                handover, inherited = write(settings, listeners, end, self._stacks)
+                handover, inherited = write(settings, listeners, end, self._stacks, voice)
                 try:
                     self._process = subprocess.Popen(  # noqa: S603 - ourselves
                         [sys.executable, "-P", "-m", "appserver.process.child", f"{generation}.{number}"],
@@ -130,6 +136,19 @@ class Worker:
         """Change the state."""
         self.state, self.since = state, monotonic()
         self.beat = self.since
+        self.overdue = self.overdue or state == DOOMED
+
+    def forgive(self, seconds: float) -> None:
+        """Let its deadline be that much later."""
+        self.since += seconds
+        self.beat += seconds
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words."""
+        if self.overdue:
+            return "did not start in time"
+        return explain_exit(self.exit_code) if self.exit_code is not None else "stopped by itself"
 
     def retire(self) -> None:
         """Have it leave what waits in the backlog to its successors, and go."""

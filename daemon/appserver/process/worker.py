@@ -115,7 +115,9 @@ def serve_for_master(handover: Handover) -> Exit:
     except _StoppedEarly:
         code = _end_early(log)
     except (OperatorError, ApplicationError) as error:
-        code = report_failure(error, notifier, log)
+        code = error.exit_code
+        if handover.take_voice():
+            report_failure(error, notifier, log)
     _leave(code)
     return code
 

@@ -21,6 +21,7 @@ import json, os, sys
 before = {int(name) for name in os.listdir("/proc/self/fd")}
 from appserver.process.handover import take
 handover = take(os.environ)
+voices = [handover.take_voice(), handover.take_voice()]
 left = [name for name in os.environ if name.startswith("APPSERVER_")]
 os.write(handover.stacks, b"stacks")
 told = {
@@ -30,9 +31,10 @@ told = {
         [one.name, one.url, one.inherited, one.tls, one.http2, one.sock.getblocking(), one.sock.get_inheritable()]
         for one in handover.listeners
     ],
-    "inheritable": [handover.line.get_inheritable(), os.get_inheritable(handover.stacks)],
+    "inheritable": [os.get_inheritable(fd) for fd in (handover.line.fileno(), handover.stacks, handover.voice)],
     "blocking": handover.line.getblocking(),
     "left": left,
+    "voices": voices,
     "before": sorted(before),
     "after": sorted(int(name) for name in os.listdir("/proc/self/fd")),
 }
@@ -60,8 +62,9 @@ def listeners(tmp_path: Path) -> Iterator[list[Listener]]:
 def hand_over(settings: Settings, listeners: list[Listener], stacks: int) -> tuple[dict[str, Any], list[int]]:
     """What a child tells of its handover, and which descriptors it was meant to have."""
     line, end = socket.socketpair()
+    voice = os.eventfd(1, os.EFD_NONBLOCK)
     with closing(line), closing(end):
-        descriptor, inherited = write(settings, listeners, end, stacks)
+        descriptor, inherited = write(settings, listeners, end, stacks, voice)
         try:
             child = subprocess.run(
                 [sys.executable, "-c", CHILD],
@@ -73,6 +76,7 @@ def hand_over(settings: Settings, listeners: list[Listener], stacks: int) -> tup
             )
         finally:
             os.close(descriptor)
+            os.close(voice)
     return json.loads(child.stdout), inherited
 
 
@@ -94,7 +98,8 @@ def test_a_worker_gets_its_settings_and_its_listeners(listeners: list[Listener],
         ["web", tcp, False, True, True, False, False],
         ["proxy", unix, True, False, False, False, False],
     ]
-    assert told["inheritable"] == [False, False]
+    assert told["inheritable"] == [False, False, False]
+    assert told["voices"] == [True, False]  # one of a generation tells what went wrong
     assert told["blocking"] is False
 
 
@@ -111,7 +116,7 @@ def test_a_worker_inherits_nothing_else(listeners: list[Listener]) -> None:
     listing = 1  # that of /proc/self/fd itself
     assert len(told["before"]) == 3 + len(inherited) + listing
     assert {0, 1, 2, *inherited} < set(told["before"])
-    assert len(inherited) == 2 + 1 + 2  # its handover and its line, its stacks, and two listeners
+    assert len(inherited) == 4 + 2  # its handover, its line, its stacks and its voice, and two listeners
     # What has been read is closed.
     assert len(told["after"]) == len(told["before"]) - 1
 
