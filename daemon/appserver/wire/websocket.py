@@ -63,6 +63,8 @@ _decoder: Final = getincrementaldecoder("utf-8")
 class Deflate(PerMessageDeflate):
     """permessage-deflate that takes no memory before it is used, and leaves small messages as they are.
 
+    Unless the client compresses its own small ones: then it thinks them worth that, and is answered alike.
+
     Args:
         agreed: What was agreed on in the handshake.
     """
@@ -77,6 +79,7 @@ class Deflate(PerMessageDeflate):
         )
         for made in ("encoder", "decoder"):
             self.__dict__.pop(made, None)
+        self._from = COMPRESSED_SIZE
 
     def __getattr__(self, name: str) -> Any:
         # Called for what is not there yet.
@@ -95,7 +98,14 @@ class Deflate(PerMessageDeflate):
 
     def encode(self, frame: Frame) -> Frame:
         """Compress a frame, if that is worth it."""
-        return super().encode(frame) if len(frame.data) >= COMPRESSED_SIZE else frame
+        return super().encode(frame) if len(frame.data) >= self._from else frame
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        """Decompress a frame, to so many bytes at most."""
+        decoded = super().decode(frame, max_size=max_size)
+        if frame.rsv1 and frame.fin and len(decoded.data) < COMPRESSED_SIZE:
+            self._from = 0
+        return decoded
 
 
 def deflate_memory(local_bits: int, remote_bits: int) -> int:
