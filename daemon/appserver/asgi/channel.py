@@ -52,6 +52,7 @@ class Channel(Response):
     """
 
     __slots__ = (
+        "_closing",
         "_due",
         "_eof",
         "_handshake",
@@ -86,6 +87,7 @@ class Channel(Response):
         self._queued = 0  # bytes of it, or characters
         self._memory = 0  # of compression
         self._eof = self._over = False
+        self._closing = False  # we have said Close
         self._resting = False  # the rest of what is held waits for the loop's next turn
         self._room: Task[None] | None = None  # waits for a client that takes no more of what answers its frames
         self._due = inf
@@ -141,7 +143,7 @@ class Channel(Response):
         self.unread -= count
         if rest:
             self._inbox.appendleft(rest)
-        if messages:
+        if messages and not self._closing:
             self._queue += messages
             self._queued += sum(map(len, messages))
             self._wake()
@@ -153,7 +155,8 @@ class Channel(Response):
     def _is_ready(self) -> bool:
         if self._resting or self._room is not None:
             return False
-        return len(self._queue) < self._options.max_queue and self._queued < self._options.max_size
+        # Behind our Close nothing counts but the client's, which may stand behind what nobody takes any more.
+        return self._closing or (len(self._queue) < self._options.max_queue and self._queued < self._options.max_size)
 
     def _go_on(self) -> None:
         self._resting = False
@@ -240,7 +243,10 @@ class Channel(Response):
     def _say_close(self, code: int, reason: str) -> None:
         assert self._socket is not None  # noqa: S101 - for the type checker
         self.peer.body(self.head.stream, self._socket.close(code, reason), False)
+        self._closing = True
         self._schedule(self._options.close_timeout)
+        if self._inbox:
+            self._loop.call_soon(self._pump)
 
     def _schedule(self, seconds: float) -> None:
         """Have `tick()` called after so many seconds; never for 0."""
