@@ -97,6 +97,10 @@ class Channel(Response):
     def feed(self, data: bytes, end: bool) -> None:
         """See `Cycle`."""
         self.received += len(data)
+        socket = self._socket
+        if socket is not None and not end and not self._inbox and self._is_ready():
+            self._parse(socket, data)  # what nearly all reads are: nothing waits before them
+            return
         if data:
             self.unread += len(data)
             self._inbox.append(data)
@@ -123,37 +127,36 @@ class Channel(Response):
                 self._lose()
             return
         while inbox and self._is_ready():
-            answered = self._parse(socket, inbox.popleft())
-            if socket.over:
-                self._end(socket)
-                return
-            if answered and self.peer.choked(self.head.stream):
-                self._room = self._loop.create_task(self._await_room())
-            elif socket.rest:
-                self._resting = True
-                self._loop.call_soon(self._go_on)
-        if self._eof and not inbox:
+            data = inbox.popleft()
+            self.unread -= len(data)
+            self._parse(socket, data)
+        if self._eof and not inbox and not self._over:
             self._lose()
 
-    def _parse(self, socket: WebSocket, data: bytes) -> bool:
-        """Take bytes apart; True where something had to be answered at once."""
+    def _parse(self, socket: WebSocket, data: bytes) -> None:
+        """Take bytes apart, as many as may be at a time."""
         messages = socket.receive(data)
-        answer, rest = socket.take(), socket.rest
-        count = len(data) - len(rest)
-        self.unread -= count
+        answer, rest, stream = socket.take(), socket.rest, self.head.stream
         if rest:
+            self.unread += len(rest)
             self._inbox.appendleft(rest)
         if messages and not self._closing:
             self._queue += messages
             self._queued += sum(map(len, messages))
             self._wake()
         if answer:
-            self.peer.body(self.head.stream, answer, False)
-        self.peer.consumed(self.head.stream, count)
-        return answer != b""
+            self.peer.body(stream, answer, False)
+        self.peer.consumed(stream, len(data) - len(rest))
+        if socket.over:
+            self._end(socket)
+        elif answer and self.peer.choked(stream):
+            self._room = self._loop.create_task(self._await_room())
+        elif rest:
+            self._resting = True
+            self._loop.call_soon(self._go_on)
 
     def _is_ready(self) -> bool:
-        if self._resting or self._room is not None:
+        if self._resting or self._over or self._room is not None:
             return False
         # Behind our Close nothing counts but the client's, which may stand behind what nobody takes any more.
         return self._closing or (len(self._queue) < self._options.max_queue and self._queued < self._options.max_size)
