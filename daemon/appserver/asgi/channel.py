@@ -142,7 +142,8 @@ class Channel(Response):
             self._inbox.appendleft(rest)
         if messages and not self._closing:
             self._queue += messages
-            self._queued += sum(map(len, messages))
+            for message in messages:
+                self._queued += len(message)
             self._wake()
         if answer:
             self.peer.body(stream, answer, False)

@@ -41,6 +41,9 @@ COMPRESSED_SIZE: Final = 128
 MEMORY_LEVEL: Final = 5
 """Of the compressor; each step doubles one half of its memory (zlib's deflateInit2)."""
 
+LEVEL: Final = 3
+"""Of the compressor: half the time of zlib's usual 6, for 6 to 14 % more bytes."""
+
 WORK: Final = 1024 * 1024
 """Bytes, inflated, that one `receive()` looks at, but for the frame that goes beyond: 4 ms. A read of 64 KiB may hold
 10,000 empty frames, or inflate to 64 MiB, and take 40 ms or 165 in which no other client is served."""
@@ -75,7 +78,7 @@ class Deflate(PerMessageDeflate):
             agreed.local_no_context_takeover,
             agreed.remote_max_window_bits,
             agreed.local_max_window_bits,
-            {"memLevel": MEMORY_LEVEL},
+            {"level": LEVEL, "memLevel": MEMORY_LEVEL},
         )
         for made in ("encoder", "decoder"):
             self.__dict__.pop(made, None)
@@ -84,7 +87,7 @@ class Deflate(PerMessageDeflate):
     def __getattr__(self, name: str) -> Any:
         # Called for what is not there yet.
         if name == "encoder":
-            self.encoder = zlib.compressobj(wbits=-self.local_max_window_bits, memLevel=MEMORY_LEVEL)
+            self.encoder = zlib.compressobj(LEVEL, wbits=-self.local_max_window_bits, memLevel=MEMORY_LEVEL)
             return self.encoder
         if name == "decoder":
             self.decoder = zlib.decompressobj(wbits=-self.remote_max_window_bits)
