@@ -82,8 +82,9 @@ class Channel(Response):
         self.trailers = None
         self._handshake, self._options = handshake, options
         self._socket: WebSocket | None = None
-        self._inbox: deque[bytes] = deque()  # as it came
-        self._queue: deque[str | bytes] = deque()  # for the application
+        # As it came. Made when there is something for it: an empty one takes 760 bytes.
+        self._inbox: deque[bytes] | tuple[()] = ()
+        self._queue: list[str | bytes] = []  # for the application; no deque, because it is short
         self._queued = 0  # bytes of it, or characters
         self._memory = 0  # of compression
         self._eof = self._over = False
@@ -103,9 +104,14 @@ class Channel(Response):
             return
         if data:
             self.unread += len(data)
-            self._inbox.append(data)
+            self._hold().append(data)
         self._eof = self._eof or end
         self._pump()
+
+    def _hold(self) -> deque[bytes]:
+        if isinstance(self._inbox, tuple):
+            self._inbox = deque()
+        return self._inbox
 
     def half_close(self) -> None:
         """See `Cycle`: without a Close the client is gone."""
@@ -139,7 +145,7 @@ class Channel(Response):
         answer, rest, stream = socket.take(), socket.rest, self.head.stream
         if rest:
             self.unread += len(rest)
-            self._inbox.appendleft(rest)
+            self._hold().appendleft(rest)
         if messages and not self._closing:
             self._queue += messages
             for message in messages:

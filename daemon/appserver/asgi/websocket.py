@@ -106,7 +106,7 @@ class WebSocketCycle(Channel):
                 self._told = True
                 return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
             await self._wait()
-        message = self._queue.popleft()
+        message = self._queue.pop(0)
         self._queued -= len(message)
         if self._inbox:
             self._pump()
@@ -190,7 +190,7 @@ class WebSocketCycle(Channel):
         """Take no more."""
         self._over = True
         self._due = inf
-        self._inbox.clear()
+        self._inbox = ()
         self.unread = 0
 
     def _returned(self) -> None:
