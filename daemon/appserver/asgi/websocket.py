@@ -253,9 +253,11 @@ class WebSocketCycle(Channel):
                 return self._pinged + interval
             self._pinged, self._mark = now, self.received
             self.peer.body(self.head.stream, socket.ping(), False)
-            return now + (timeout or interval)
+            return now + min(interval, timeout or interval)
         if not timeout:
             return now + interval
+        if now < self._pinged + timeout:
+            return self._pinged + timeout
         self.service.log.info(
             "Closed a WebSocket: the client did not answer a ping",
             code="deadline",

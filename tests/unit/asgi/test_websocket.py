@@ -989,6 +989,25 @@ def test_a_client_that_answers_its_pings_stays() -> None:
     play(scene())
 
 
+def test_pings_keep_their_interval_where_their_timeout_is_longer() -> None:
+    async def scene() -> None:
+        stage = await opened(ping_interval=5.0, ping_timeout=12.0)
+        now = stage.peer.due
+        for count in range(1, 4):
+            assert stage.cycle.tick(now) == now + 5
+            assert len(pings(stage)) == count
+            stage.hear(frame(PONG, pings(stage)[-1]))
+            now += 5
+        assert stage.cycle.tick(now) == now + 5
+        assert stage.cycle.tick(now + 5) == now + 12
+        assert len(pings(stage)) == 4
+        assert not stage.peer.ended
+        assert stage.cycle.tick(now + 12) == inf
+        assert await stage.told() == gone(1006, "a ping was not answered")
+
+    play(scene())
+
+
 @pytest.mark.parametrize("sends", [frame(PING), text("a"), frame(TEXT, b"a", fin=False), b"\x81"])
 def test_a_client_that_sends_something_else_stays(sends: bytes) -> None:
     async def scene() -> None:
