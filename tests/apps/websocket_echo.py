@@ -111,6 +111,14 @@ async def echo(receive: Receive, send: Send) -> Message:
             await send({"type": "websocket.send", "bytes": message["bytes"]})
 
 
+async def sink(receive: Receive) -> Message:
+    """Take everything until the end, which is returned."""
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return message
+
+
 def tell(scope: Scope) -> str:
     """What the application knows of its client, in JSON."""
     keys = ("type", "client", "scheme", "path", "root_path", "http_version", "subprotocols", "state")
@@ -178,5 +186,5 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.send", "text": tell(scope)})
     elif path == "/fail":
         raise RuntimeError("no database")
-    end = await echo(receive, send)
+    end = await (sink(receive) if path == "/sink" else echo(receive, send))
     LOG.info("disconnected", extra={"path": path, "close_code": end["code"], "close_reason": end["reason"]})
