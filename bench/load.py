@@ -34,6 +34,8 @@ class Answered:
     p50_us: int
     p99_us: int
     p999_us: int
+    answer_bytes: float = 0.0
+    """Of a WebSocket's message, framed and perhaps compressed; 0 for requests."""
 
 
 def generate(workload: Workload, address: Address, seconds: int, folder: Path) -> Answered:

@@ -7,6 +7,7 @@ client sends and all of them hear.
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from time import monotonic
 from typing import Final
 
@@ -96,7 +97,7 @@ def echo(clients: list[WebSocketClient], seconds: int) -> Answered:
                 if now < end:
                     sent[descriptor] = now
                     client.say()
-        return summarize(times, monotonic() - begin)
+        return _summarize(clients, times, monotonic() - begin)
 
 
 def broadcast(clients: list[WebSocketClient], seconds: int) -> Answered:
@@ -118,7 +119,7 @@ def broadcast(clients: list[WebSocketClient], seconds: int) -> Answered:
                         missing -= 1
                         now = monotonic()
                         times.append(round((now - sent) * 1e6))
-        return summarize(times, now - begin)
+        return _summarize(clients, times, now - begin)
 
 
 @contextmanager
@@ -126,11 +127,17 @@ def _watch(clients: list[WebSocketClient]) -> Iterator[tuple[select.epoll, dict[
     try:
         with select.epoll(len(clients)) as poll:
             by_descriptor = {client.connection.fileno(): client for client in clients}
-            for descriptor in by_descriptor:
+            for descriptor, client in by_descriptor.items():
                 poll.register(descriptor, select.EPOLLIN)
+                client.received = 0
             yield poll, by_descriptor
     except OSError as error:
         raise ContenderError(f"a connection broke under load: {error}") from error
+
+
+def _summarize(clients: list[WebSocketClient], times: list[int], seconds: float) -> Answered:
+    received = sum(client.received for client in clients)
+    return replace(summarize(times, seconds), answer_bytes=received / len(times) if times else 0.0)
 
 
 def _wait(poll: select.epoll) -> list[int]:

@@ -72,6 +72,7 @@ COLUMNS: Final[Mapping[Kind, tuple[Column, ...]]] = {
         Column("user", "cpu_user_us", decimals=1),
         Column("system", "cpu_system_us", decimals=1),
         Column("messages/s", "requests_per_s"),
+        Column("bytes back", "answer_bytes"),
         *_PACE,
     ),
     Kind.ROOM: (

@@ -83,11 +83,14 @@ class WebSocketClient:
         workload: Its message is what the server sends back.
         timeout: Seconds that anything may take.
 
+    Attributes:
+        received: Bytes of answers, as they came.
+
     Raises:
         OSError: There is no connection.
     """
 
-    __slots__ = ("_buffer", "_deflate", "_inflate", "_opening", "_payload", "_plain", "_sent", "connection")
+    __slots__ = ("_buffer", "_deflate", "_inflate", "_opening", "_payload", "_plain", "_sent", "connection", "received")
 
     def __init__(self, address: Address, workload: Workload, timeout: float) -> None:
         self.connection = open_connection(address, timeout)
@@ -104,6 +107,7 @@ class WebSocketClient:
         self._plain = _write_head(kind, len(self._payload), 0) + self._payload
         self._inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS) if workload.deflate else None
         self._buffer = b""
+        self.received = 0
 
     def ask(self) -> None:
         """Send the handshake."""
@@ -147,6 +151,7 @@ class WebSocketClient:
             OSError: The connection broke, or it took too long.
         """
         data = self.connection.recv(_READ_SIZE)
+        self.received += len(data)
         if data == self._plain and not self._buffer:
             return True  # what nearly all are: cheap for us, so that the server is what is slow
         if not data:

@@ -17,7 +17,10 @@ _STREAM: Final = {"type": "http.response.start", "status": 200, "headers": [(b"c
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`/stream` answers in pieces, everything else with a greeting once the request's body is whole."""
+    """`/stream` answers in pieces, all else with a greeting once its body is whole, and a WebSocket with an echo."""
+    if scope["type"] == "websocket":
+        await _echo(receive, send)
+        return
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     if scope["path"] == "/stream":
@@ -31,3 +34,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             pass
     await send(_START)
     await send({"type": "http.response.body", "body": HELLO})
+
+
+async def _echo(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})

@@ -14,7 +14,7 @@ from appserver.wire.select import engines
 from tests.budgets.census import Census
 from tests.budgets.measure import Measure, sort_parts
 from tests.budgets.serving import connect, exchange, make_endpoint, make_loop
-from tests.budgets.workloads import BROWSER, HELLO_WORLD, PIPELINED, POST, STREAM, Workload
+from tests.budgets.workloads import BROWSER, ECHO, HELLO_WORLD, PIPELINED, POST, STREAM, Workload
 
 PACKAGE: Final = Path(appserver.__file__).parent
 
@@ -23,7 +23,7 @@ _REPEATS: Final = 5
 # What the engines do differently is read with each of them; the rest is the same code behind every engine.
 _EVERY_ENGINE: Final = (HELLO_WORLD, BROWSER)
 _REFERENCE: Final = "h11"
-_ONE_ENGINE: Final = (POST, STREAM, PIPELINED)
+_ONE_ENGINE: Final = (POST, STREAM, PIPELINED, ECHO)
 # Records are written in batches by a timer. Pipelined requests are answered in one call-back, and so are one batch
 # however slow the machine is.
 _LOGGED: Final = f"{PIPELINED.name}, access log, {_REFERENCE}"
@@ -74,6 +74,8 @@ async def _count(workload: Workload, engine: str, logged: bool) -> Census:
         log = file if logged else None
         endpoint = make_endpoint(engine, log)
         client = await connect(endpoint, listener)
+        if workload.opening is not None:
+            await exchange(client, workload.opening)
         await _play(client, workload, log)
         with Census(PACKAGE) as census:
             await _play(client, workload, log)

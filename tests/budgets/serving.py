@@ -10,7 +10,7 @@ from typing import Final, TextIO
 import uvloop
 
 from appserver.asgi.fields import Defaults
-from appserver.asgi.service import Service
+from appserver.asgi.service import Service, WebSockets
 from appserver.net.endpoint import Endpoint, Timeouts
 from appserver.net.serial import SerialConnection
 from appserver.telemetry.access import AccessLog
@@ -22,6 +22,16 @@ from tests.budgets.workloads import Workload
 
 _FIELDS: Final = Defaults([(b"date", b"Sun, 06 Nov 1994 08:49:37 GMT"), (b"server", b"appserver")])
 _TIMEOUTS: Final = Timeouts(header=10, body=30, write=30, keep_alive=5, linger=2, min_rate=500)
+_WEBSOCKETS: Final = WebSockets(
+    max_size=1024**2,
+    max_queue=32,
+    open_timeout=10,
+    close_timeout=10,
+    ping_interval=20,
+    ping_timeout=20,
+    window_bits=12,
+    deflate_memory=0,
+)
 _PATIENCE: Final = 10.0
 _READ_SIZE: Final = 64 * 1024
 
@@ -47,9 +57,9 @@ def make_endpoint(name: str, stream: TextIO | None = None) -> Endpoint:
         access.start(loop)
     return Endpoint(
         name="http",
-        service=Service(application=app, log=log, access=access, fields=_FIELDS),
+        service=Service(application=app, log=log, access=access, fields=_FIELDS, websockets=_WEBSOCKETS),
         loop=loop,
-        make_engine=partial(pick(name), Limits()),
+        make_engine=partial(pick(name), Limits(), websocket=True),
         timeouts=_TIMEOUTS,
         eager=sys.version_info >= (3, 12),
     )
@@ -86,7 +96,7 @@ async def exchange(client: int, workload: Workload) -> None:
             if not data:
                 raise ConnectionError(f"{workload.name}: closed after {received!r}")
             received += data
-            if not received.startswith(b"HTTP/1.1 200 "):
+            if not received.startswith(workload.begin):
                 raise ConnectionError(f"{workload.name}: answered with {received!r}")
     for _ in range(3):  # what the last call-back has left: tasks that end, and what they call
         await asyncio.sleep(0)

@@ -18,12 +18,16 @@ class Workload:
         sent: One request, or several that are pipelined.
         end: The last bytes of each answer.
         depth: How many requests `sent` holds.
+        begin: The first bytes of what is answered.
+        opening: What has to come before it on a connection, once.
     """
 
     name: str
     sent: bytes
     end: bytes = HELLO
     depth: int = 1
+    begin: bytes = b"HTTP/1.1 200 "
+    opening: "Workload | None" = None
 
     def is_answered(self, received: bytes) -> bool:
         """Whether every answer has come, whole."""
@@ -62,3 +66,24 @@ POST: Final = Workload(
 )
 STREAM: Final = Workload("10 chunks", request("GET /stream"), end=_LAST_CHUNK)
 PIPELINED: Final = Workload("16 pipelined", _GET * _DEPTH, depth=_DEPTH)
+
+_HANDSHAKE: Final = Workload(
+    "handshake",
+    request(
+        "GET /",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+    ),
+    end=b"\r\n\r\n",
+    begin=b"HTTP/1.1 101 ",
+)
+# A text of 14 bytes, with a mask of zeros, and back without one.
+ECHO: Final = Workload(
+    "WebSocket echo",
+    b"\x81" + bytes([0x80 | len(HELLO)]) + bytes(4) + HELLO,
+    end=b"\x81" + bytes([len(HELLO)]) + HELLO,
+    begin=b"\x81",
+    opening=_HANDSHAKE,
+)

@@ -1,38 +1,18 @@
 """A real browser over HTTP/2: Chromium loads tests/apps/page.py, with each engine."""
 
 import json
-import os
-import signal
-import subprocess
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509 import load_pem_x509_certificate
 
 from tests.apps import page
+from tests.integration.browser import STARTING, browsing, trust
 from tests.integration.http2 import ENGINES, Site, serving
-from tests.integration.servers import PATIENCE, UnixConnection, clean_environment, get
-
-# What it would ask the rest of the world for has nothing to do here.
-FLAGS: Final = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-proxy-server",
-)
-STARTING: Final = 60.0
-"""Seconds that it may take to start on a busy machine."""
+from tests.integration.servers import UnixConnection, get
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -44,25 +24,6 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield site
 
 
-@contextmanager
-def browsing(url: str, folder: Path, *words: str) -> Iterator[None]:
-    """The browser with a page open."""
-    with (folder / "chromium.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["chromium", *FLAGS, *words, f"--user-data-dir={folder / 'profile'}", "--remote-debugging-port=0", url],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=clean_environment(HOME=str(folder)),
-            start_new_session=True,
-        )
-    try:
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)  # it is several processes
-        process.wait(PATIENCE)
-
-
 def load(site: Site, target: str, folder: Path) -> dict[str, Any]:
     """What the page reports, and how many connections are open then."""
     count = len(find_reports(site))
@@ -71,11 +32,7 @@ def load(site: Site, target: str, folder: Path) -> dict[str, Any]:
         reports = find_reports(site)
         return reports[count] if len(reports) > count else None
 
-    key = load_pem_x509_certificate(site.root.with_name("localhost.pem").read_bytes()).public_key()
-    digest = sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-    # Where it is told to ignore all errors of certificates, it ignores what comes over such a connection, too.
-    trust = f"--ignore-certificate-errors-spki-list={b64encode(digest).decode()}"
-    with browsing(site.url + target, folder, trust):
+    with browsing(site.url + target, folder, trust(site.root.with_name("localhost.pem"))):
         control = UnixConnection(site.root.parent / "control")
         report = site.server.until(find, f"the report of {target}", STARTING)
         report["open"] = json.loads(get(control, "/status")[1])["connections"]

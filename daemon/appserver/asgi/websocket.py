@@ -45,7 +45,7 @@ class WebSocketCycle(Channel):
         self._state = CONNECTING
         self._connected = self._told = self._leaving = False
         self._code, self._reason = ABNORMAL, ""
-        self._outcome = "complete"
+        self._outcome = ""  # unless it ends as such things do
         self._pinged = 0.0  # when the last ping left
         self._mark = 0  # bytes that had come by then
         self._schedule(options.open_timeout)
@@ -55,21 +55,20 @@ class WebSocketCycle(Channel):
     def disconnect(self) -> None:
         """See `Cycle`."""
         if not self._over:
-            self._finish("client_gone")
+            self._finish(self._outcome or "client_gone")
 
     def _lose(self) -> None:
+        self._finish(self._outcome or "client_gone")
         if self._socket is None:
             self.peer.reset(self.head.stream)
-            self._finish("client_gone")
         else:
-            self._finish("client_gone")
             self.peer.body(self.head.stream, b"", True)
 
     def refuse(self, status: int) -> None:
         """See `Cycle`."""
         self._fail(status)
         if self._socket is not None and not self._over:
-            self._finish(self._outcome)
+            self._finish(self._outcome or "complete")
             self.peer.body(self.head.stream, b"", True)
 
     def leave(self) -> None:
@@ -107,7 +106,7 @@ class WebSocketCycle(Channel):
                 self._told = True
                 return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
             await self._wait()
-        message = self._queue.popleft()
+        message = self._queue.pop(0)
         self._queued -= len(message)
         if self._inbox:
             self._pump()
@@ -143,6 +142,7 @@ class WebSocketCycle(Channel):
             return self._misuse(str(error), reprlib.repr(kind))
         self._state = following
         if following == COMPLETE:
+            self._stop()
             self._record("complete")
             self._wake()
         elif self.peer.choked(self.head.stream) and following in (OPEN, STREAMING):
@@ -169,15 +169,13 @@ class WebSocketCycle(Channel):
                 listener=self._listener,
                 websocket_code=socket.code,
             )
-        self._finish(self._outcome)
+        self._finish(self._outcome or "complete")
         self.peer.body(self.head.stream, b"", True)
 
     def _finish(self, outcome: str) -> None:
         """Nothing more comes or goes."""
-        self._over = self.gone = True
-        self._due = inf
-        self._inbox.clear()
-        self.unread = 0
+        self._stop()
+        self.gone = True
         if self._room is not None:
             self._room.cancel()
         if self._socket is not None:
@@ -187,6 +185,13 @@ class WebSocketCycle(Channel):
             self._state = COMPLETE
             self._record(outcome)
         self._wake()
+
+    def _stop(self) -> None:
+        """Take no more."""
+        self._over = True
+        self._due = inf
+        self._inbox = ()
+        self.unread = 0
 
     def _returned(self) -> None:
         if self._state == OPEN:
@@ -210,8 +215,8 @@ class WebSocketCycle(Channel):
         else:
             self.answer(status)
         self._record("cut" if cut else "failed")
-        self._over = self.gone = True
-        self._due = inf
+        self._stop()
+        self.gone = True
         self._wake()
 
     # Time
@@ -248,9 +253,11 @@ class WebSocketCycle(Channel):
                 return self._pinged + interval
             self._pinged, self._mark = now, self.received
             self.peer.body(self.head.stream, socket.ping(), False)
-            return now + (timeout or interval)
+            return now + min(interval, timeout or interval)
         if not timeout:
             return now + interval
+        if now < self._pinged + timeout:
+            return self._pinged + timeout
         self.service.log.info(
             "Closed a WebSocket: the client did not answer a ping",
             code="deadline",

@@ -8,6 +8,7 @@ import os
 from array import array
 from asyncio import AbstractEventLoop, Future, Transport, sleep
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from errno import EHOSTUNREACH, EMFILE, ENETUNREACH, ENFILE, ENOTCONN
 from fcntl import ioctl
@@ -93,7 +94,7 @@ class Outflow:
         self.deadline = inf
         self._wake()
 
-    def write(self, pieces: list[bytes]) -> None:
+    def write(self, pieces: Sequence[bytes]) -> None:
         """Hand bytes to the transport; into a connection that has failed they vanish."""
         transport = self._transport
         if transport is None or transport.is_closing():

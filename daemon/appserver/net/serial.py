@@ -33,13 +33,14 @@ _HEAD_SIZE: Final = 256  # about what the head of an answer takes, for counting 
 class SerialConnection(Connection):
     """Serves one client, one request at a time."""
 
-    __slots__ = ("_answer", "_collected", "_corked", "_ended", "_handling", "_mark", "_paused", "_received")
+    __slots__ = ("_answer", "_collected", "_corked", "_ended", "_handling", "_mark", "_paused", "_received", "_tunnel")
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint, endpoint.make_engine())
         self._answer: tuple[int, int, Headers, bytes] | None = None  # of a response that has ended in this turn
         self._corked = self._handling = self._ended = self._paused = False
         self._received = self._mark = self._collected = 0
+        self._tunnel: Cycle | None = None  # a WebSocket whose bytes pass as they are, past the engine
 
     # The transport's call-backs
 
@@ -60,7 +61,14 @@ class SerialConnection(Connection):
         if self._ended:
             self.conclude()  # before the engine sees anything behind the request that it belongs to
         self._received += nbytes
-        events = self._engine.receive(self._view[:nbytes].tobytes())
+        data = self._view[:nbytes].tobytes()
+        tunnel = self._tunnel
+        if tunnel is not None:
+            tunnel.feed(data, False)
+            if tunnel.full:
+                self._pause_reading()
+            return
+        events = self._engine.receive(data)
         if len(events) == 1 and type(events[0]) is Head:
             self._begin(events[0], fresh=True)  # what nearly all reads are: there is nothing to write yet
         else:
@@ -125,6 +133,8 @@ class SerialConnection(Connection):
             if event.end:
                 self.phase, self.deadline = SERVING, self._patience()
             if cycle is not None:
+                if self.phase is WEBSOCKET:
+                    self._tunnel = cycle
                 cycle.feed(event.data, event.end)
         elif isinstance(event, Refused):
             self._refuse(event.stream, event.status, event.reason)
@@ -235,6 +245,8 @@ class SerialConnection(Connection):
             self._ended = True
             if not self._handling:
                 self._turn.end(self)
+        else:
+            self._tunnel = self._cycles.get(stream)
 
     def remind(self, stream: int, when: float) -> None:  # noqa: ARG002 - the connection is the stream
         """See `asgi.peer.Peer`."""
@@ -255,6 +267,9 @@ class SerialConnection(Connection):
 
     def body(self, stream: int, data: bytes, end: bool) -> None:
         """See `asgi.peer.Peer`."""
+        if self._tunnel is not None and not end and not self._collected:
+            self._out.write((data,))
+            return
         self._engine.body(stream, data, end)
         self._collected += len(data)
         if end:
@@ -284,6 +299,7 @@ class SerialConnection(Connection):
     def _end(self, stream: int) -> None:
         """A response is complete: on to the next request, in this call-back's loop or at the end of the turn."""
         self._cycles.pop(stream, None)
+        self._tunnel = None
         self._ended = True
         if not self._handling:
             self._turn.end(self)

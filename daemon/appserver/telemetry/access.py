@@ -25,8 +25,12 @@ COMPLETE: Final = "complete"
 FLUSH_SECONDS: Final = 0.05
 """A record is written this long after its answer, at the latest."""
 
-BATCH: Final = 256
-"""So many records are rendered and written at once: 0.4 ms, in which the event loop does nothing else."""
+BATCH: Final = 64
+"""So many records are rendered at once: 0.1 ms, for which the event loop stands still. Until then their requests are
+kept. Those of 256, with the fields that a browser sends, leave the nearest caches, and cost 1 us more each."""
+
+PIECE: Final = 256
+"""So many records are offered at once to a reader that has fallen behind."""
 
 BACKLOG_BYTES: Final = 4 * 1024 * 1024
 """What is kept for a reader that falls behind: about 10,000 records."""
@@ -287,7 +291,7 @@ class AccessLog:
         self.flush()
 
     def _write(self) -> None:
-        batch = self._rendered[:BATCH]
+        batch = self._rendered[:PIECE]
         try:
             taken = self._channel.outlet.offer(batch)
         except Exception:  # noqa: BLE001 - EPIPE, ENOSPC, a journal that is gone: none may end a request

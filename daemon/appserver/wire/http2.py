@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from appserver.wire.engine import Broken, Closed, Event, Head, Headers, Limits, Refused, Reset
+from appserver.wire.engine import Body, Broken, Closed, Event, Head, Headers, Limits, Refused, Reset
 from appserver.wire.http2_frames import (
     CANCEL,
     ENHANCE_YOUR_CALM,
@@ -169,7 +169,10 @@ class Http2Engine(Requests):
             if stream.open and not stream.muted:
                 # No end of its body will come; the answer may still be read.
                 stream.muted = True
-                events.append(Refused(number, 400, "the connection ended inside a body"))
+                if stream.tunnel:
+                    events.append(Body(number, b"", True))
+                else:
+                    events.append(Refused(number, 400, "the connection ended inside a body"))
         if not self._streams:
             self.closing = True
         events.append(Closed())

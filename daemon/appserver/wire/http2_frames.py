@@ -109,14 +109,17 @@ class Budget:
 
     Args:
         clock: Seconds that only grow; asked only when the budget is spent.
+
+    Attributes:
+        left: What that is.
     """
 
-    __slots__ = ("_clock", "_left", "_seen")
+    __slots__ = ("_clock", "_seen", "left")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._seen = clock()
-        self._left = BUDGET
+        self.left = BUDGET
 
     def spend(self, cost: int, kind: int) -> None:
         """Count a frame of a kind.
@@ -124,18 +127,18 @@ class Budget:
         Raises:
             Violation: It is spent.
         """
-        self._left -= cost
-        if self._left >= 0:
+        self.left -= cost
+        if self.left >= 0:
             return
         now = self._clock()
-        self._left = min(BUDGET, self._left + int((now - self._seen) * BUDGET_RATE))
+        self.left = min(BUDGET, self.left + int((now - self._seen) * BUDGET_RATE))
         self._seen = now
-        if self._left < 0:
+        if self.left < 0:
             raise Violation(ENHANCE_YOUR_CALM, f"a flood of {_NAMES.get(kind, 'extension')} frames")
 
     def earn(self, written: int, pieces: int = 0) -> None:
         """So many bytes were written to the peer, and so many pieces of bodies."""
-        self._left = min(BUDGET, self._left + (written >> EARNED_SHIFT) + EARNED_BY_PIECE * pieces)
+        self.left = min(BUDGET, self.left + (written >> EARNED_SHIFT) + EARNED_BY_PIECE * pieces)
 
 
 def goaway(last: int, code: int) -> bytes:

@@ -25,7 +25,7 @@ CONNECTION_SPECIFIC: Final = frozenset(
 # The fields whose meaning the server itself must know; all others pass by with two set look-ups.
 _OWN: Final = CONNECTION_SPECIFIC | {b"host", b"content-length", b"expect", b"cookie", b"te"}
 
-_OF_ITSELF: Final = frozenset({b"host", b"content-length", b"expect"}) | _PSEUDO
+_OF_ITSELF: Final = frozenset({b"host", b"content-length", b"expect", _PROTOCOL}) | _PSEUDO
 _PSEUDO_SIZE: Final = sum([len(name) + 4 for name in _PSEUDO])
 
 # RFC 9110 section 5.6.2 without upper case (RFC 9113 section 8.2.1).
@@ -112,7 +112,7 @@ def read_request(
 
     Raises:
         Malformed: It is no HTTP/2 request.
-        Refusal: 413, 414, 417, 431 or 501.
+        Refusal: 400, 413, 414, 417, 431 or 501.
     """
     pseudo: dict[bytes, bytes] = {}
     headers: Headers = [(b"host", b"")]
@@ -173,6 +173,8 @@ def read_request(
     _check_line("GET" if extended else method, target, limits)
     if extended and pseudo[_PROTOCOL] != b"websocket":
         raise Refusal(501, "CONNECT for another protocol than websocket")
+    if extended and end:
+        raise Refusal(400, "a WebSocket that its client has ended already")
     if not known:
         raise Refusal(417, "an Expect other than 100-continue")
     if limits.body and (length or 0) > limits.body:
@@ -247,6 +249,8 @@ def _read_line(pseudo: dict[bytes, bytes]) -> tuple[str, bytes]:
     extended = _PROTOCOL in pseudo
     if extended and verb != "CONNECT":
         raise Malformed("a :protocol in a request that is no CONNECT")
+    if extended and not pseudo[_PROTOCOL]:
+        raise Malformed("an empty :protocol")
     if verb == "CONNECT" and not extended:
         if target is not None or scheme is not None or b":authority" not in pseudo:
             raise Malformed("a CONNECT with :scheme or :path, or without :authority")

@@ -1,7 +1,12 @@
 """The sites whose pages may open a WebSocket here (RFC 6455 section 10.2)."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+# What a wildcard stands for: no port, user or path, where the name of somebody else could come before the known end.
+_LABELS: Final = re.compile(r"[a-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +29,17 @@ class Origins:
         """Make the list of what an operator has written; None where all are allowed."""
         if not patterns or "*" in patterns:
             return None
+        exact = frozenset(pattern for pattern in patterns if "*" not in pattern)
         wild = [pattern.split("*", 1) for pattern in patterns if "*" in pattern]
-        return cls(frozenset(patterns), tuple((scheme, suffix) for scheme, suffix in wild))
+        return cls(exact, tuple((scheme, suffix) for scheme, suffix in wild))
 
     def admit(self, origin: str) -> bool:
         """Whether pages of this origin may connect."""
         if origin in self.exact:
             return True
         return any(
-            origin.startswith(scheme) and origin.endswith(suffix) and len(origin) > len(scheme) + len(suffix)
+            origin.startswith(scheme)
+            and origin.endswith(suffix)
+            and _LABELS.fullmatch(origin, len(scheme), len(origin) - len(suffix)) is not None
             for scheme, suffix in self.suffixes
         )

@@ -104,7 +104,7 @@ def _negotiate(extensions: Sequence[str], window_bits: int) -> tuple[Deflate, by
         if name == factory.name:
             try:
                 agreed, extension = factory.process_request_params(parameters, [])
-            except NegotiationError:
+            except (NegotiationError, ValueError):  # which older versions raise for 8 bits: zlib has no such window
                 continue  # the next one, which asks for less, may do
             return Deflate(extension), build_extension([(name, agreed)]).encode("ascii")
     return None

@@ -3,17 +3,20 @@
 import asyncio
 import os
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Final, TypeVar
 
 from appserver.asgi.fields import Defaults
 from appserver.asgi.http import HttpCycle
 from appserver.asgi.scope import Scopes
-from appserver.asgi.service import Service
+from appserver.asgi.service import Service, WebSockets
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
+from appserver.asgi.websocket import WebSocketCycle
 from appserver.errors import ClientDisconnectedError
 from appserver.wire.engine import Head, Headers
+from appserver.wire.websocket_handshake import read_handshake
+from tests.unit import websocket_frames as frames
 from tests.unit.records import Records
 
 T = TypeVar("T")
@@ -196,6 +199,102 @@ class Stage:
     @property
     def length(self) -> list[bytes]:
         return [value for name, value in self.peer.headers if name == b"content-length"]
+
+
+OPTIONS: Final = WebSockets(
+    max_size=10_000,
+    max_queue=4,
+    open_timeout=10.0,
+    close_timeout=7.0,
+    ping_interval=20.0,
+    ping_timeout=5.0,
+    window_bits=12,
+    deflate_memory=1 << 20,
+)
+
+DEFLATE: Final = (b"sec-websocket-extensions", b"permessage-deflate")
+
+
+class SocketPeer(Peer):
+    """A client that asks for a WebSocket: who has half closed behind that is left without an answer."""
+
+    def reset(self, stream: int) -> None:
+        assert stream == 1
+        assert not self.ended, "cut behind the end"
+        self.cut = self.ended = True
+
+
+class SocketStage:
+    """One WebSocket, its cycle and what came of it."""
+
+    def __init__(
+        self,
+        application: Application | None = None,
+        *,
+        headers: Headers | None = None,
+        subprotocols: bytes | None = None,
+        http: str = "1.1",
+        fields: Headers | None = None,
+        **options: Any,
+    ) -> None:
+        async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+            pass
+
+        self.records = Records()
+        self.peer = SocketPeer()
+        self.options = replace(OPTIONS, **options)
+        self.service = Service(
+            application=application or silent,
+            log=self.records.log,
+            access=self.records.access,
+            fields=Defaults(fields or ()),
+            websockets=self.options,
+        )
+        asked = [
+            (b"host", b"a.example"),
+            (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+            (b"sec-websocket-version", b"13"),
+            *(headers or ()),
+        ]
+        if subprotocols is not None:
+            asked.append((b"sec-websocket-protocol", subprotocols))
+        head = Head(1, "GET" if http == "1.1" else "CONNECT", b"/path?query", asked, http, True, False, True)
+        handshake = read_handshake(head, None, self.options.window_bits)
+        scopes = Scopes(self.service, "http", ("192.0.2.80", 80), ("192.0.2.1", 1))
+        scope = scopes.make_websocket(head, handshake.subprotocols)
+        self.loop = asyncio.get_running_loop()
+        self.cycle = WebSocketCycle(
+            self.service, self.peer, head, scope, self.loop, "listener", handshake, self.options
+        )
+
+    def begin(self) -> "asyncio.Task[None]":
+        return self.loop.create_task(self.cycle.run())
+
+    def hear(self, *data: bytes) -> None:
+        """Bytes from the client."""
+        for piece in data:
+            self.cycle.feed(piece, False)
+
+    @property
+    def said(self) -> list[frames.Frame]:
+        """The frames that the client has got."""
+        found, rest = frames.read(self.peer.content)
+        assert rest == b""
+        return found
+
+    async def told(self) -> Message:
+        """The next that the application is told, which is there already."""
+        return await asyncio.wait_for(self.cycle.receive(), 1)
+
+    def judge(self, outcome: str, status: int) -> None:
+        """See to it that it is over, with one record, and that nothing is left of it."""
+        [answer] = self.records.answers()
+        assert (answer["http_status"], answer.get("outcome", "complete")) == (status, outcome)
+        figures = self.service.figures
+        assert (figures.requests, figures.websockets, figures.answered) == (0, 0, 1)
+        assert figures.failed == int(status >= 500 or outcome == "cut")
+        assert self.options.deflating == 0
+        assert self.cycle.unread == 0
 
 
 def play(coroutine: Coroutine[Any, Any, T]) -> T:

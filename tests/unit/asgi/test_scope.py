@@ -250,3 +250,70 @@ def test_one_request_of_a_proxy_says_nothing_of_the_next() -> None:
     made.make(Head(1, "GET", b"/", FORWARDED, "1.1", True, False))
     scope = made.make(Head(2, "GET", b"/", [], "1.1", True, False))
     assert (scope["client"], scope["scheme"]) == (PEER, "http")
+
+
+SOCKET = Head(1, "GET", b"/chat%20room?a=b", [(b"host", b"a")], "1.1", True, False, True)
+
+
+def test_a_websockets_scope_has_every_key_of_the_specification() -> None:
+    scope = scopes()[0].make_websocket(SOCKET, ["b", "a"])
+    assert len(scope["state"].pop("request_id")) >= 16
+    assert scope == {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "path": "/chat room",
+        "raw_path": b"/chat%20room",
+        "query_string": b"a=b",
+        "root_path": "",
+        "headers": [(b"host", b"a")],
+        "client": PEER,
+        "server": TCP,
+        "subprotocols": ["b", "a"],
+        "state": {},
+        "extensions": {"websocket.http.response": {}},
+    }
+
+
+def test_over_http_2_a_websocket_has_no_method_either() -> None:
+    scope = scopes()[0].make_websocket(SOCKET._replace(method="CONNECT", version="2"), [])
+    assert (scope["http_version"], scope["subprotocols"]) == ("2", [])
+    assert "method" not in scope
+
+
+def test_over_tls_a_websocket_is_wss_and_tells_of_it() -> None:
+    tls = {"tls_version": 0x0304, "cipher_suite": 0x1301, "client_cert_chain": ()}
+    made = Scopes(Service(application=application, log=Records().log), "https", TCP, PEER, tls)
+    first = made.make_websocket(SOCKET, [])
+    assert first["scheme"] == "wss"
+    assert first["extensions"] == {"websocket.http.response": {}, "tls": tls}
+    first["extensions"]["tls"]["tls_version"] = None
+    assert made.make_websocket(SOCKET, [])["extensions"]["tls"] == tls
+
+
+@pytest.mark.parametrize(("proto", "scheme"), [(b"https", "wss"), (b"wss", "wss"), (b"http", "ws"), (b"ws", "ws")])
+def test_a_trusted_proxy_says_how_a_websocket_came(proto: bytes, scheme: str) -> None:
+    head = SOCKET._replace(
+        headers=[(b"host", b"a"), (b"x-forwarded-for", b"203.0.113.7"), (b"x-forwarded-proto", proto)]
+    )
+    scope = scopes(trust=["*"])[0].make_websocket(head, [])
+    assert (scope["scheme"], scope["client"]) == (scheme, ("203.0.113.7", 0))
+    scope = scopes(trust=["127.0.0.1"])[0].make_websocket(head, [])
+    assert (scope["scheme"], scope["client"], scope["headers"]) == ("ws", PEER, [(b"host", b"a")])
+
+
+def test_a_websockets_path_begins_with_the_root_path() -> None:
+    scope = scopes(root_path="/app")[0].make_websocket(SOCKET, [])
+    assert (scope["root_path"], scope["path"], scope["raw_path"]) == ("/app", "/app/chat room", b"/app/chat%20room")
+
+
+def test_the_lifespans_state_and_the_extensions_are_each_websockets_own() -> None:
+    shared = object()
+    made, _ = scopes(state={"pool": shared})
+    first, second = made.make_websocket(SOCKET, []), made.make_websocket(SOCKET, [])
+    assert first["state"]["pool"] is second["state"]["pool"] is shared
+    first["state"]["mine"] = first["extensions"]["mine"] = first["extensions"]["websocket.http.response"]["x"] = 1
+    assert "mine" not in second["state"]
+    assert made.make_websocket(SOCKET, [])["extensions"] == {"websocket.http.response": {}}
+    assert first["state"]["request_id"] != second["state"]["request_id"]

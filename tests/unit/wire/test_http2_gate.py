@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from appserver.wire.engine import Event, Refused
 from appserver.wire.http2_frames import BUDGET, CONTINUATIONS_LIMIT, RESET_COST, Violation
-from appserver.wire.http2_gate import FRAMES_A_TURN, FrameGate
+from appserver.wire.http2_gate import COST_A_TURN, FRAMES_A_TURN, FrameGate
 from tests.conformance.http2 import frames
 from tests.conformance.http2.fields import REQUEST
 from tests.conformance.http2.frames import PREFACE, Code, Flag, Kind, frame
@@ -59,14 +59,14 @@ class Gate(FrameGate):
 
     @property
     def spent(self) -> int:
-        return BUDGET - self.budget._left
+        return BUDGET - self.budget.left
 
 
 def begun() -> Gate:
     """A gate behind the preface, the client's SETTINGS and the head of a request that goes on."""
     gate = Gate()
     gate.sift(PREFACE + frames.settings() + frames.headers(1, REQUEST, end=False), [])
-    gate.budget._left = BUDGET
+    gate.budget.left = BUDGET
     gate.fed = b""
     return gate
 
@@ -113,6 +113,16 @@ def test_very_many_frames_take_several_turns() -> None:
     assert (gate.more, gate.last) == (True, 1 + 2 * FRAMES_A_TURN)
     FrameGate.sift(gate, b"", [])
     assert (gate.more, gate.last) == (True, 1 + 4 * FRAMES_A_TURN)
+
+
+def test_frames_that_bring_nothing_take_more_turns() -> None:
+    gate = begun()
+    pairs = [frames.headers(stream, REQUEST) + frames.rst_stream(stream) for stream in range(3, 103, 2)]
+    FrameGate.sift(gate, b"".join(pairs), [])
+    resets = COST_A_TURN // RESET_COST
+    assert (gate.more, gate.last) == (True, 1 + 2 * resets)
+    FrameGate.sift(gate, b"", [])
+    assert (gate.more, gate.last) == (True, 1 + 4 * resets)
 
 
 def test_the_end_of_a_body_costs_nothing_even_if_it_is_empty() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame as LibraryFrame
+from websockets.version import version
 
 from appserver.wire import websocket
 from appserver.wire.websocket import (
@@ -41,6 +42,8 @@ from tests.unit.websocket_frames import (
 )
 
 LIMIT = 1000
+
+LIBRARY = int(version.partition(".")[0])
 
 
 def agreed(**options: Any) -> Deflate:
@@ -323,6 +326,7 @@ def test_a_fault_behind_our_close_ends_it_without_another() -> None:
     assert "opcode" in socket.failure
 
 
+@pytest.mark.xfail(LIBRARY < 15, reason="older versions of the library do not", strict=False)
 def test_pings_are_answered_behind_our_close() -> None:
     socket = plain()
     socket.close(1000, "")
@@ -460,6 +464,7 @@ def test_bad_utf_8_that_was_compressed_is_told_1007() -> None:
     assert ended(socket)[0] == 1007
 
 
+@pytest.mark.xfail(LIBRARY < 17, reason="older versions of the library let it", strict=False)
 def test_a_later_fragment_does_not_say_that_it_is_compressed() -> None:
     payload = frames.deflate(b"message", bits=12)
     socket = compressing()
