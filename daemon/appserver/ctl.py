@@ -143,7 +143,7 @@ def status(words: Sequence[str]) -> Exit:
 
 
 def reload(words: Sequence[str]) -> Exit:
-    """Have a server with --workers read its settings and its application anew."""
+    """Have the workers of a server replaced: new settings, new code."""
     parser = arguments.make_parser(f"{PROGRAM} reload", "Have new workers take over.")
     _, path = _read_control(parser, words)
     code, report = _ask(path, "POST", "/reload", RELOAD_SECONDS)
