@@ -262,8 +262,9 @@ class Crew:
         stacks = worker.stacks() if state in (HUNG, policy.KILLED) else ""
         code = worker.reap()
         if self.stopping:
-            # One that had to be killed takes along what it was at.
-            self.codes.add(Exit.CUT if code < 0 and worker.report.get("requests") else code)
+            # One that had to be killed takes along what it was at; one that hung, what it hung in.
+            cut = code < 0 and (HUNG in worker.been or worker.report.get("requests"))
+            self.codes.add(Exit.CUT if cut else code)
         del generation.workers[worker.pid]
         self._past.update({name: worker.report.get(name, 0) for name in COUNTS})
         if state in (SERVING, HUNG, policy.KILLED):

@@ -41,7 +41,7 @@ class Worker:
         since: When that began.
         beat: When it was last heard that its event loop turns.
         exit_code: Once it has ended; negative for a signal.
-        overdue: It was not ready in time.
+        been: The states that it has been in.
         begun: When it was started; all of a monotonic clock, in seconds.
         report: What it last told of itself.
         pidfd: Becomes readable when it ends.
@@ -57,12 +57,12 @@ class Worker:
         "_settings",
         "_stacks",
         "beat",
+        "been",
         "begun",
         "exit_code",
         "failures",
         "generation",
         "number",
-        "overdue",
         "pidfd",
         "report",
         "since",
@@ -94,7 +94,7 @@ class Worker:
             settings.max_requests_jitter + 1
         )
         self.exit_code: int | None = None
-        self.overdue = False
+        self.been = {STARTING}
         with ExitStack() as undo:
             self._stacks = os.memfd_create("appserver-stacks")
             undo.callback(os.close, self._stacks)
@@ -136,7 +136,7 @@ class Worker:
         """Change the state."""
         self.state, self.since = state, monotonic()
         self.beat = self.since
-        self.overdue = self.overdue or state == DOOMED
+        self.been.add(state)
 
     def forgive(self, seconds: float) -> None:
         """Let its deadline be that much later."""
@@ -146,7 +146,7 @@ class Worker:
     @property
     def ending(self) -> str:
         """How it ended, in words."""
-        if self.overdue:
+        if DOOMED in self.been:
             return "did not start in time"
         return explain_exit(self.exit_code) if self.exit_code is not None else "stopped by itself"
 
