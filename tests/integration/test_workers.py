@@ -195,7 +195,8 @@ def test_twenty_workers_killed_leave_no_zombie_and_no_descriptor(begin: Begin) -
         crew.until_lost(lost + 7)
     crew.settle(7)
     crew.assert_tidy()
-    assert count_fds(crew.pid) == begun
+    # The connection that has asked the control socket may take a moment to close.
+    eventually(lambda: count_fds(crew.pid) <= begun, "descriptors as before")
     assert crew.server.get("/") == (200, b"hello")
 
 
