@@ -495,6 +495,14 @@ def test_workers_that_start_end_as_well_when_the_master_is_killed(begin: Begin) 
     eventually(lambda: not any(is_alive(pid) for pid in pids), "the end of the workers", 5)
 
 
+def test_an_import_that_hangs_ends_when_the_master_is_killed(begin: Begin) -> None:
+    crew = begin("slow_import:app", 1, ready=False, expected=-signal.SIGKILL)
+    crew.server.record(message="importing")
+    (child,) = find_children(crew.pid)
+    crew.server.process.kill()
+    eventually(lambda: not is_alive(child.pid), "the end of the worker", 5)
+
+
 def test_retired_workers_do_not_keep_the_address(begin: Begin) -> None:
     crew = begin("behaviour:app", 1)
     with closing(hold(crew.server, "/wait?seconds=4")) as waiting:

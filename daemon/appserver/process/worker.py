@@ -10,6 +10,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
 from functools import partial
 from socket import socket
 from time import monotonic, sleep
@@ -110,6 +111,7 @@ def serve_for_master(handover: Handover) -> Exit:
     log = build(settings.log_level, settings.log_format)
     try:
         _stop_early()
+        _end_with_master(handover.line, wanted=True)
         faulthandler.register(EXPLAIN_SIGNAL, file=handover.stacks, all_threads=True)
         code = _serve(settings, list(handover.listeners), notifier, log, (), handover.line)
     except _StoppedEarly:
@@ -172,6 +174,16 @@ def _stop_early() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+
+
+def _end_with_master(line: socket, *, wanted: bool) -> None:
+    """Have the kernel end this process with its master, by SIGIO (fcntl(2), O_ASYNC).
+
+    As long as no event loop reads the line: an import that hangs would outlive a master that was killed.
+    """
+    fcntl(line, F_SETOWN, os.getpid())
+    flags = fcntl(line, F_GETFL)
+    fcntl(line, F_SETFL, flags | os.O_ASYNC if wanted else flags & ~os.O_ASYNC)
 
 
 def load_certificates(settings: Settings, listeners: Iterable[Listener], log: Log) -> "Certificates | None":
@@ -336,6 +348,8 @@ async def _live(
             )
         acceptors.append((acceptor, endpoint))
     engines = make_engine(Limits()).name, make_http2.name if any(listener.http2 for listener in listeners) else None
+    if line is not None:
+        _end_with_master(line, wanted=False)
     life = Life(settings, lifespan, acceptors, notifier, log, loop, engines, certificates, line)
     if access is None:
         return await life.run()
