@@ -18,7 +18,7 @@ from appserver.asgi.transitions import HELD, STREAMING
 from appserver.asgi.types import Message, Receive, Scope, Send
 from appserver.asgi.websocket_transitions import CLOSED, CONNECTING, OPEN, TRANSITIONS, expectation
 from appserver.errors import ClientDisconnectedError, MisuseError
-from appserver.wire.websocket import WORK, deflate_memory
+from appserver.wire.websocket import FRAME_WORK, WORK, deflate_memory
 from tests.unit import websocket_frames as frames
 from tests.unit.asgi.stage import DEFLATE, OPTIONS, SocketStage, breathe, play
 from tests.unit.websocket_frames import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, Frame, frame, text
@@ -795,6 +795,20 @@ def test_very_many_frames_of_one_read_leave_others_their_turn() -> None:
         await others()
         assert turns >= 8
         assert stage.cycle.unread == 0
+
+    play(scene())
+
+
+def test_very_many_small_pieces_that_have_waited_are_taken_in_turns() -> None:
+    async def scene() -> None:
+        stage = SocketStage()
+        stage.hear(*[frame(PONG)] * 10_000)
+        await stage.cycle.send(ACCEPT)
+        most, before = 0, stage.cycle.unread
+        while stage.cycle.unread:
+            await asyncio.sleep(0)
+            most, before = max(most, before - stage.cycle.unread), stage.cycle.unread
+        assert most == (WORK // FRAME_WORK + 1) * len(frame(PONG))
 
     play(scene())
 

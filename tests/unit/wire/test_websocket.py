@@ -502,6 +502,14 @@ def test_what_one_read_inflates_to_is_taken_in_turns() -> None:
     assert max(turns) <= 3
 
 
+def test_work_is_counted_over_several_calls() -> None:
+    socket = plain()
+    socket.receive(text("") * 10)
+    assert socket.work == WORK - 10 * FRAME_WORK
+    assert len(socket.receive(text("") * 10, 3 * FRAME_WORK)) == 4
+    assert (socket.work, socket.rest) == (-FRAME_WORK, text("") * 6)
+
+
 def test_what_is_left_of_a_read_is_forgotten_behind_a_close() -> None:
     socket = plain()
     socket.receive(frames.close(1000) + text("") * 5000)
