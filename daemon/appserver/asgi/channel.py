@@ -160,7 +160,7 @@ class Channel(Response):
             self._end(socket)
         elif answer and self.peer.choked(stream):
             self._room = self._loop.create_task(self._await_room())
-        elif socket.work < 0 and self._inbox:
+        elif self._inbox and socket.work < 0:
             self._resting = True
             self._loop.call_soon(self._go_on)
 
