@@ -88,7 +88,8 @@ class SerialConnection(Connection):
     def resume_writing(self) -> None:
         """The peer has taken what waited."""
         self._out.resume()
-        if not self._cycles and self.phase is not CLOSING and not self._corked:
+        # With a cycle, what has not been handled are frames that came before their WebSocket was there.
+        if (self._ended or not self._cycles) and self.phase is not CLOSING and not self._corked:
             self._handle([])
 
     # Events

@@ -61,6 +61,12 @@ class Told:
         return None
 
 
+async def echo_on(receive: Receive, send: Send) -> None:
+    await receive()
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({**message, "type": "websocket.send"})
+
+
 # Messages
 
 
@@ -140,6 +146,25 @@ def test_frames_that_come_before_a_slow_accept_are_the_first(run: Play, ways: Wa
         gate.set()
         socket = await asking
         assert await socket.next() == Frame(TEXT, b"one")
+        await serving.end()
+
+    run(scene)
+
+
+def test_frames_that_came_early_wait_for_a_client_that_reads_and_no_longer(run: Play, tmp_path: Path) -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(ACCEPT)
+        sending = [asyncio.ensure_future(send({"type": "websocket.send", "bytes": bytes(3_000_000)}))]
+        await echo_on(receive, send)
+        await asyncio.gather(*sending)
+
+    async def scene() -> None:
+        serving = Ways("UNIX", tmp_path).serve(application)
+        client = await serving.connect()
+        await client.send(HANDSHAKE + b"\r\n" + text("early"))
+        await serving.until(lambda: bool(serving.endpoint.connections) and serving.connection._out.paused)
+        await serving.quiet()
+        await client.until(b"early")
         await serving.end()
 
     run(scene)
