@@ -132,7 +132,8 @@ def test_idle_websockets_are_all_told_when_the_server_stops(deflate: str, serve:
     # Deadlines are looked at once a second: a ping may be one late.
     assert crowd.report["pings"][0] >= int(STAY / (PINGS + 1))
     assert ends(server, COUNT + 50) == {1012: COUNT, 1000: 50}
-    assert not remarks(server)
+    # On a busy machine 10,000 ends, with a record of the application's each, may take the loop more than a second.
+    assert {record["event"] for record in remarks(server)} <= ({"watchdog"} if FULL else set())
     print(
         f"{COUNT} WebSockets, deflate {deflate}: {each / KIB:.1f} KiB each; all told and gone in {seconds:.2f} s;"
         f" {crowd.report['pings'][0]} pings at least"
