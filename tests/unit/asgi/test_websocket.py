@@ -877,6 +877,23 @@ def test_send_that_waits_is_told_that_the_client_is_gone() -> None:
     play(scene())
 
 
+def test_send_that_waits_leaves_it_to_receive_how_the_client_has_closed() -> None:
+    async def scene() -> None:
+        stage = await opened()
+        stage.peer.slow = True
+        waiting = asyncio.ensure_future(stage.cycle.send(SEND))
+        await breathe()
+        stage.hear(frame(CLOSE, (4001).to_bytes(2)))
+        stage.peer.gone = True
+        stage.peer.relief.set()
+        await waiting
+        assert (await stage.told())["code"] == 4001
+        with pytest.raises(ClientDisconnectedError):
+            await stage.cycle.send(SEND)
+
+    play(scene())
+
+
 def test_a_denial_waits_for_a_slow_client() -> None:
     async def scene() -> None:
         stage = SocketStage()
