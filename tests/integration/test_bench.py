@@ -148,7 +148,9 @@ def test_a_run_that_is_ended_leaves_the_workloads_that_it_had_finished(tmp_path:
 
 def test_lines_about_starts_and_stops_are_no_access_records(tmp_path: Path) -> None:
     workload, output = WORKLOADS["log"], tmp_path / "output"
-    launch = Launch(workload.application, find_port(), Log.FILE, tmp_path, http2=False, certificate=None)
+    launch = Launch(
+        workload.application, find_port(), Log.FILE, tmp_path, http2=False, websocket=False, certificate=None
+    )
     command = CONTENDERS["appserver"].command(launch)
     with Session(command, min(os.sched_getaffinity(0)), output, clean_environment()) as session:
         wait_for_answer(launch.address, workload, lambda: not session.ended)

@@ -115,7 +115,8 @@ def ends(server: Server, count: int) -> Counter[int]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("deflate", ["none", "offer", "use"])
 def test_idle_websockets_are_all_told_when_the_server_stops(deflate: str, serve: Starter, control: Path) -> None:
-    server = start(serve, control, "--ws-ping-interval", str(PINGS))
+    # The default would not do for 10,000 that compress.
+    server = start(serve, control, "--ws-ping-interval", str(PINGS), "--ws-deflate-memory", "1G")
     before = resident(server)
     with Crowd(server, "idle", COUNT, deflate) as crowd:
         crowd.wait_until_open()
@@ -128,11 +129,15 @@ def test_idle_websockets_are_all_told_when_the_server_stops(deflate: str, serve:
         assert server.wait(DRAIN) == 0
         seconds = monotonic() - begun
     assert crowd.report["codes"] == {"1012": COUNT}
-    # Deadlines are looked at once a second.
-    assert crowd.report["pings"][0] >= int(STAY / (PINGS + 2))
+    # Deadlines are looked at once a second: a ping may be one late.
+    assert crowd.report["pings"][0] >= int(STAY / (PINGS + 1))
     assert ends(server, COUNT + 50) == {1012: COUNT, 1000: 50}
-    assert not remarks(server)
-    print(f"{COUNT} WebSockets, deflate {deflate}: {each / KIB:.1f} KiB each; all told and gone in {seconds:.2f} s")
+    # On a busy machine 10,000 ends, with a record of the application's each, may take the loop more than a second.
+    assert {record["event"] for record in remarks(server)} <= ({"watchdog"} if FULL else set())
+    print(
+        f"{COUNT} WebSockets, deflate {deflate}: {each / KIB:.1f} KiB each; all told and gone in {seconds:.2f} s;"
+        f" {crowd.report['pings'][0]} pings at least"
+    )
 
 
 def test_many_come_and_go_and_leave_nothing_behind(serve: Starter, control: Path) -> None:

@@ -27,7 +27,7 @@ from appserver.asgi.service import Service, WebSockets
 from appserver.asgi.types import Message, Scope
 from appserver.errors import ClientDisconnectedError, MisuseError
 from appserver.wire.engine import Head
-from appserver.wire.websocket import NORMAL, WebSocket
+from appserver.wire.websocket import NORMAL, WORK, WebSocket
 from appserver.wire.websocket_handshake import Handshake
 
 # The handshake is the server's to answer.
@@ -100,7 +100,7 @@ class Channel(Response):
         self.received += len(data)
         socket = self._socket
         if socket is not None and not end and not self._inbox and self._is_ready():
-            self._parse(socket, data)  # what nearly all reads are: nothing waits before them
+            self._parse(socket, data, WORK)  # what nearly all reads are: nothing waits before them
             return
         if data:
             self.unread += len(data)
@@ -132,16 +132,18 @@ class Channel(Response):
             if self._eof:
                 self._lose()
             return
+        work = WORK
         while inbox and self._is_ready():
             data = inbox.popleft()
             self.unread -= len(data)
-            self._parse(socket, data)
+            self._parse(socket, data, work)
+            work = socket.work
         if self._eof and not inbox and not self._over:
             self._lose()
 
-    def _parse(self, socket: WebSocket, data: bytes) -> None:
-        """Take bytes apart, as many as may be at a time."""
-        messages = socket.receive(data)
+    def _parse(self, socket: WebSocket, data: bytes, work: int) -> None:
+        """Take bytes apart, as many as may be in this turn."""
+        messages = socket.receive(data, work)
         answer, rest, stream = socket.take(), socket.rest, self.head.stream
         if rest:
             self.unread += len(rest)
@@ -158,7 +160,7 @@ class Channel(Response):
             self._end(socket)
         elif answer and self.peer.choked(stream):
             self._room = self._loop.create_task(self._await_room())
-        elif rest:
+        elif self._inbox and socket.work < 0:
             self._resting = True
             self._loop.call_soon(self._go_on)
 

@@ -146,8 +146,16 @@ class WebSocketCycle(Channel):
             self._record("complete")
             self._wake()
         elif self.peer.choked(self.head.stream) and following in (OPEN, STREAMING):
-            return self.peer.writable(self.head.stream)
+            return self._await_client()
         return DONE
+
+    async def _await_client(self) -> None:
+        """Wait for a client that is slow. One that says Close meanwhile has been sent the message all the same."""
+        try:
+            await self.peer.writable(self.head.stream)
+        except ClientDisconnectedError:
+            if self._code == ABNORMAL:
+                raise
 
     # The end
 

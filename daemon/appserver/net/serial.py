@@ -88,7 +88,8 @@ class SerialConnection(Connection):
     def resume_writing(self) -> None:
         """The peer has taken what waited."""
         self._out.resume()
-        if not self._cycles and self.phase is not CLOSING and not self._corked:
+        # With a cycle, what has not been handled are frames that came before their WebSocket was there.
+        if (self._ended or not self._cycles) and self.phase is not CLOSING and not self._corked:
             self._handle([])
 
     # Events
@@ -149,22 +150,20 @@ class SerialConnection(Connection):
     def _begin(self, head: Head, *, fresh: bool) -> None:
         endpoint = self._endpoint
         cycle: Cycle | None
-        if head.websocket:
-            self.phase = WEBSOCKET
-            cycle = self._make_websocket(head)
-            if cycle is None:
-                return
-        else:
-            cycle = HttpCycle(endpoint.service, self, head, self._scopes.make(head), endpoint.loop, endpoint.name)
-        self._cycles[head.stream] = cycle
-        if head.websocket:
-            pass  # its cycle has set the deadline
-        elif head.end:
+        if head.end:
             self.phase, self.deadline = SERVING, self._patience()
         else:
             self.phase = BODY
             # A client that waits for 100 Continue has nothing to send yet: its time begins in proceed().
             self.deadline = inf if head.expects else self._body_deadline()
+        if head.websocket:
+            cycle = self._make_websocket(head)  # which sets the deadline
+            if cycle is None:
+                return
+            self.phase = WEBSOCKET
+        else:
+            cycle = HttpCycle(endpoint.service, self, head, self._scopes.make(head), endpoint.loop, endpoint.name)
+        self._cycles[head.stream] = cycle
         if fresh and endpoint.eager:
             self._turn.begin(self, cycle)
         else:  # a task that is not eager waits for the next turn anyway
@@ -362,7 +361,7 @@ class SerialConnection(Connection):
                 self.deadline = monotonic() + (timeouts.linger if self._endpoint.draining else timeouts.keep_alive)
         elif phase is OPENING:
             self.phase = HEAD  # with the deadline that has run since the connection began
-        elif phase in (IDLE, SERVING) or (phase is BODY and engine.pending):
+        elif phase in (IDLE, SERVING, WEBSOCKET) or (phase is BODY and engine.pending):
             self.phase, self.deadline = HEAD, monotonic() + timeouts.header
 
     def _is_full(self) -> bool:

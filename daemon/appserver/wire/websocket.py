@@ -42,10 +42,10 @@ MEMORY_LEVEL: Final = 5
 """Of the compressor; each step doubles one half of its memory (zlib's deflateInit2)."""
 
 LEVEL: Final = 3
-"""Of the compressor: half the time of zlib's usual 6, for 6 to 14 % more bytes."""
+"""Of the compressor: 0.4 to 0.8 of the time of zlib's usual 6, for 6 to 15 % more bytes (docs/performance.md)."""
 
 WORK: Final = 1024 * 1024
-"""Bytes, inflated, that one `receive()` looks at, but for the frame that goes beyond: 4 ms. A read of 64 KiB may hold
+"""Bytes, inflated, that are looked at in a turn, but for the frame that goes beyond: 4 ms. A read of 64 KiB may hold
 10,000 empty frames, or inflate to 64 MiB, and take 40 ms or 165 in which no other client is served."""
 
 FRAME_WORK: Final = 1024
@@ -224,10 +224,15 @@ class WebSocket:
 
     # In
 
-    def receive(self, data: bytes) -> list[str | bytes]:
-        """Take bytes from the peer, up to `rest`: the messages that have become whole. Never raises for bad input."""
+    def receive(self, data: bytes, work: int = WORK) -> list[str | bytes]:
+        """Take bytes from the peer, up to `rest`: the messages that have become whole. Never raises for bad input.
+
+        Args:
+            data: What has come.
+            work: How much may be done; what is left of it is `work` then.
+        """
         protocol = self._protocol
-        protocol.work, protocol.rest = WORK, b""
+        protocol.work, protocol.rest = work, b""
         protocol.receive_data(data)
         protocol.events_received()
         messages, protocol.messages = protocol.messages, []
@@ -252,6 +257,11 @@ class WebSocket:
     def answered(self) -> bool:
         """The peer has answered the last ping."""
         return self._protocol.answered
+
+    @property
+    def work(self) -> int:
+        """What the last `receive()` might still have done; less than 0 where it has done enough."""
+        return self._protocol.work
 
     @property
     def rest(self) -> bytes:

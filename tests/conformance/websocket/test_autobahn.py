@@ -48,6 +48,9 @@ NON_STRICT: Final = {
 """What may be less than strict, with the reason; where it hangs on what comes in one read, it is not always so."""
 
 
+WAYS: Final = ("plain-http1", *(f"plain-http2-{engine}" for engine in sorted(http2_engines())))
+
+
 class Site(NamedTuple):
     """Where the cases are run.
 
@@ -60,15 +63,15 @@ class Site(NamedTuple):
     sizes: Sequence[int]
 
 
-@pytest.fixture(scope="module", params=["http1", *(f"http2-{name}" for name in sorted(http2_engines()))])
+@pytest.fixture(scope="module", params=WAYS)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server, or a bridge in front of it."""
-    kind, _, engine = request.param.partition("-")
+    _, kind, *engines = request.param.split("-")
     starter = Starter(tmp_path_factory.mktemp(request.param))
     try:
         # A case takes a ping of the server's for the end of its messages; some last longer than it would wait with one.
         arguments = ["--ws-max-size", "64M", "--ws-ping-interval", "0"]
-        server = starter("websocket_echo:app", *arguments, *(("--http2-engine", engine) if engine else ()))
+        server = starter("websocket_echo:app", *arguments, *("--http2-engine" for _ in engines), *engines)
         with ExitStack() as stack:
             if kind == "http1":
                 yield Site(server.address[1], SIZES)

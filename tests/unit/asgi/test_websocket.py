@@ -18,7 +18,7 @@ from appserver.asgi.transitions import HELD, STREAMING
 from appserver.asgi.types import Message, Receive, Scope, Send
 from appserver.asgi.websocket_transitions import CLOSED, CONNECTING, OPEN, TRANSITIONS, expectation
 from appserver.errors import ClientDisconnectedError, MisuseError
-from appserver.wire.websocket import WORK, deflate_memory
+from appserver.wire.websocket import FRAME_WORK, WORK, deflate_memory
 from tests.unit import websocket_frames as frames
 from tests.unit.asgi.stage import DEFLATE, OPTIONS, SocketStage, breathe, play
 from tests.unit.websocket_frames import BINARY, CLOSE, CONTINUATION, PING, PONG, RSV1, TEXT, Frame, frame, text
@@ -799,6 +799,20 @@ def test_very_many_frames_of_one_read_leave_others_their_turn() -> None:
     play(scene())
 
 
+def test_very_many_small_pieces_that_have_waited_are_taken_in_turns() -> None:
+    async def scene() -> None:
+        stage = SocketStage()
+        stage.hear(*[frame(PONG)] * 10_000)
+        await stage.cycle.send(ACCEPT)
+        most, before = 0, stage.cycle.unread
+        while stage.cycle.unread:
+            await asyncio.sleep(0)
+            most, before = max(most, before - stage.cycle.unread), stage.cycle.unread
+        assert most == (WORK // FRAME_WORK + 1) * len(frame(PONG))
+
+    play(scene())
+
+
 def test_a_client_that_does_not_read_its_pongs_is_read_no_more() -> None:
     async def scene() -> None:
         stage = await opened()
@@ -820,13 +834,15 @@ def test_a_client_that_does_not_read_its_pongs_is_read_no_more() -> None:
 
 def test_a_client_that_goes_while_its_pongs_wait_leaves_nothing() -> None:
     async def scene() -> None:
+        tasks = asyncio.all_tasks()
         stage = await opened()
         stage.peer.slow = True
         stage.hear(frame(PING, b"1"), frame(PING, b"2"))
         await breathe()
+        assert asyncio.all_tasks() > tasks
         stage.cycle.disconnect()
         await breathe()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert asyncio.all_tasks() == tasks
         stage.judge("client_gone", 101)
 
     play(scene())
@@ -857,6 +873,23 @@ def test_send_that_waits_is_told_that_the_client_is_gone() -> None:
         stage.peer.relief.set()
         with pytest.raises(ClientDisconnectedError):
             await waiting
+
+    play(scene())
+
+
+def test_send_that_waits_leaves_it_to_receive_how_the_client_has_closed() -> None:
+    async def scene() -> None:
+        stage = await opened()
+        stage.peer.slow = True
+        waiting = asyncio.ensure_future(stage.cycle.send(SEND))
+        await breathe()
+        stage.hear(frame(CLOSE, (4001).to_bytes(2)))
+        stage.peer.gone = True
+        stage.peer.relief.set()
+        await waiting
+        assert (await stage.told())["code"] == 4001
+        with pytest.raises(ClientDisconnectedError):
+            await stage.cycle.send(SEND)
 
     play(scene())
 
@@ -1249,10 +1282,11 @@ class Puppet:
                 self.told.append(await receive())
                 continue
             try:
-                await send(order)
+                waiting = send(order)
             except MisuseError:
                 continue
-            self.sent.append(order)
+            self.sent.append(order)  # though its client may never take it
+            await waiting
 
 
 @settings(max_examples=500, deadline=None)
@@ -1264,6 +1298,7 @@ def test_after_anything_in_any_order_there_is_one_record_and_nothing_is_left(
 
 
 async def _judge(steps: list[Any], *, deflate: bool, http: str) -> None:
+    tasks = asyncio.all_tasks()
     puppet = Puppet()
     stage = SocketStage(puppet, headers=[DEFLATE] if deflate else None, http=http)
     cycle, peer = stage.cycle, stage.peer
@@ -1314,7 +1349,7 @@ async def _judge(steps: list[Any], *, deflate: bool, http: str) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await breathe()
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert asyncio.all_tasks() == tasks
     # One record; nothing open, nothing held, nothing behind the end (which the peer looks after).
     [answer] = stage.records.answers()
     status = 200 if http == "2" and peer.accepted is not None else peer.status

@@ -187,12 +187,15 @@ class Serving:
         self.records = Records()
         self.service = Service(application=application, log=self.records.log, access=self.records.access, **options)
         limits = limits or Limits()
+        websocket = self.service.websockets is not None
         self.endpoint = Endpoint(
             name="http",
             service=self.service,
             loop=self.loop,
-            make_engine=partial(pick(), limits, http2=http2 is not None, upgrade=http2 is not None),
-            make_http2=None if http2 is None else partial(pick_http2(http2), limits, monotonic),
+            make_engine=partial(
+                pick(), limits, http2=http2 is not None, upgrade=http2 is not None, websocket=websocket
+            ),
+            make_http2=None if http2 is None else partial(pick_http2(http2), limits, monotonic, websocket=websocket),
             timeouts=timeouts,
             eager=eager,
         )

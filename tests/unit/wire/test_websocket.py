@@ -326,12 +326,11 @@ def test_a_fault_behind_our_close_ends_it_without_another() -> None:
     assert "opcode" in socket.failure
 
 
-@pytest.mark.xfail(LIBRARY < 15, reason="older versions of the library do not", strict=False)
 def test_pings_are_answered_behind_our_close() -> None:
     socket = plain()
     socket.close(1000, "")
     socket.receive(frame(PING, b"there?"))
-    assert written(socket) == [Frame(PONG, b"there?")]
+    assert written(socket) == ([Frame(PONG, b"there?")] if LIBRARY >= 15 else [])
 
 
 @pytest.mark.parametrize(
@@ -464,13 +463,14 @@ def test_bad_utf_8_that_was_compressed_is_told_1007() -> None:
     assert ended(socket)[0] == 1007
 
 
-@pytest.mark.xfail(LIBRARY < 17, reason="older versions of the library let it", strict=False)
 def test_a_later_fragment_does_not_say_that_it_is_compressed() -> None:
     payload = frames.deflate(b"message", bits=12)
     socket = compressing()
     data = frame(TEXT, payload[:3], fin=False, reserved=RSV1) + frame(CONTINUATION, payload[3:], reserved=RSV1)
-    assert socket.receive(data) == []
-    assert ended(socket)[0] == 1002
+    messages = socket.receive(data)
+    if socket.over or LIBRARY >= 17:  # versions before do not mind it
+        assert messages == []
+        assert ended(socket)[0] == 1002
 
 
 # How much is done at a time
@@ -500,6 +500,14 @@ def test_what_one_read_inflates_to_is_taken_in_turns() -> None:
         turns.append(len(socket.receive(socket.rest)))
     assert sum(turns) == 20
     assert max(turns) <= 3
+
+
+def test_work_is_counted_over_several_calls() -> None:
+    socket = plain()
+    socket.receive(text("") * 10)
+    assert socket.work == WORK - 10 * FRAME_WORK
+    assert len(socket.receive(text("") * 10, 3 * FRAME_WORK)) == 4
+    assert (socket.work, socket.rest) == (-FRAME_WORK, text("") * 6)
 
 
 def test_what_is_left_of_a_read_is_forgotten_behind_a_close() -> None:
