@@ -332,25 +332,24 @@ class Crew:
             if now - since > patience.of(worker.state):
                 self._feed(worker, policy.LATE)
             beating = beating and worker.state not in (HUNG, policy.KILLED)
-            if (
-                worker.state == SERVING
-                and not worker.succeeded
-                and worker.generation == (self.current.number if self.current else 0)
-            ):
-                self._recycle(worker)
+        if self.current is not None and not self.stopping:
+            self._recycle(self.current, now)
         return beating
 
-    def _is_current(self, worker: Worker) -> bool:
-        return self.current is not None and self.current.number == worker.generation
-
-    def _recycle(self, worker: Worker) -> None:
-        """Have a worker that is spent succeeded by another: it leaves when that one serves."""
-        reason = worker.find_spent()
-        if reason is None:
+    def _recycle(self, generation: Generation, now: float) -> None:
+        """Have a worker that is spent succeeded by another, one at a time: it leaves when that one serves."""
+        workers = list(generation.workers.values())
+        if any(worker.succeeded for worker in workers):
             return
-        worker.succeeded = True
-        self._log.info(f"Worker {worker.pid} is replaced: {reason}", worker_pid=worker.pid)
-        self._spawn(self._generation_of(worker), worker.number)
+        for worker in workers:
+            # Not at once, or a limit that every worker exceeds from the start would be a storm.
+            if worker.state == SERVING and now - worker.begun >= policy.REST_SECONDS:
+                reason = worker.find_spent()
+                if reason is not None:
+                    worker.succeeded = True
+                    self._log.info(f"Worker {worker.pid} is replaced: {reason}", worker_pid=worker.pid)
+                    self._spawn(generation, worker.number)
+                    return
 
     # Facts
 

@@ -98,6 +98,9 @@ class Patience(NamedTuple):
 SETTLED_SECONDS: Final = 10.0
 """A worker that has lived so long did not fail because of how it began."""
 
+REST_SECONDS: Final = 5.0
+"""A worker serves at least so long before it has done enough."""
+
 FIRST_DELAY: Final = 0.5
 LAST_DELAY: Final = 30.0
 

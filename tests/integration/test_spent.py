@@ -1,0 +1,93 @@
+"""Workers that have done enough are succeeded by others, and a service that nobody uses ends."""
+
+import socket
+import threading
+
+import pytest
+
+from tests.integration.servers import PATIENCE, Starter, listening
+from tests.integration.test_sockets import get_from, handed
+from tests.integration.test_workers import Begin, begin
+from tests.integration.workers import Crew, eventually, is_alive
+
+__all__ = ["begin"]
+
+
+def load(crew: Crew, stop: threading.Event, lost: list[str]) -> None:
+    """One client that keeps its connection until it is told that it ends."""
+    connection = crew.server.connect()
+    while not stop.is_set():
+        try:
+            connection.request("GET", "/")
+            response = connection.getresponse()
+            response.read()
+            if response.status != 200:
+                lost.append(str(response.status))
+            if response.will_close:
+                connection.close()
+        except OSError as error:
+            lost.append(repr(error))
+            connection.close()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--max-requests", "50", "--max-requests-jitter", "20"), "--max-requests"),
+        (("--max-age", "6"), "--max-age"),
+        (("--max-memory", "1M"), "--max-memory"),
+    ],
+    ids=["requests", "age", "memory"],
+)
+def test_a_worker_that_has_done_enough_is_succeeded_without_a_lost_request(
+    options: tuple[str, ...], said: str, begin: Begin
+) -> None:
+    crew = begin("behaviour:app", 2, "--no-access-log", *options)
+    before = crew.pids()
+    stop, lost = threading.Event(), list[str]()
+    clients = [threading.Thread(target=load, args=(crew, stop, lost)) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        eventually(lambda: not any(map(is_alive, before)) and len(crew.pids()) == 2, "two others")
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    assert lost == []
+    assert said in crew.server.record(worker_pid=min(before), level="info")["message"]
+    assert crew.report()["workers_lost"] == 0
+    assert crew.server.process.poll() is None
+
+
+def test_a_limit_that_every_worker_exceeds_is_no_storm(begin: Begin) -> None:
+    crew = begin("behaviour:app", 2, "--max-memory", "1M")
+    eventually(lambda: crew.report()["uptime"] > 9, "nine seconds")
+    replaced = [record for record in crew.server.records if "is replaced" in record["message"]]
+    assert 1 <= len(replaced) <= 3
+
+
+def test_a_single_process_that_has_answered_enough_ends_well(serve: Starter) -> None:
+    server = serve("behaviour:app", "--max-requests", "3")
+    for _ in range(3):
+        assert server.get("/")[0] == 200
+    assert server.wait() == 0
+    assert "--max-requests" in server.record(event="stopping")["message"]
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["single", "workers"])
+def test_a_service_that_nobody_uses_ends_and_leaves_its_socket(workers: tuple[str, ...], serve: Starter) -> None:
+    with listening() as listener:
+        server = serve("behaviour:app", "--idle-exit", "2", *workers, **handed("http", listener))
+        assert get_from(listener) == (200, b"hello")
+        assert server.wait() == 0
+        assert "--idle-exit" in server.record(event="stopping")["message"]
+        # What comes now waits for the next process.
+        with socket.create_connection(listener.getsockname(), timeout=PATIENCE):
+            pass
+
+
+def test_idle_exit_without_a_service_manager_is_a_doubt(serve: Starter) -> None:
+    server = serve("behaviour:app", "--idle-exit", "1")
+    assert "--idle-exit has no effect" in server.record(level="warning")["message"]
