@@ -7,8 +7,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,40 @@ def test_a_worker_that_is_lost_before_all_have_started_is_the_end_of_a_first_sta
     assert crew.server.wait(5) == 3
     assert "as soon as it was ready" in crew.server.told("EXIT_STATUS", "3").fields["STATUS"]
     assert starts(tmp_path) == 2
+
+
+@contextmanager
+def standing_still(crew: Crew, workers: int) -> Iterator[None]:
+    """The master stands still once it has so many workers, and goes on when all of them have ended."""
+    eventually(lambda: len(find_children(crew.pid)) == workers, f"{workers} workers")
+    crew.server.send_signal(signal.SIGSTOP)
+    try:
+        yield
+        eventually(lambda: all(child.state == "Z" for child in find_children(crew.pid)), "the end of the workers")
+    finally:
+        crew.server.send_signal(signal.SIGCONT)
+
+
+def test_a_worker_that_ends_as_soon_as_it_is_ready_is_the_end_of_a_first_start(begin: Begin, tmp_path: Path) -> None:
+    """Its readiness and its end are heard in one turn of the master's loop."""
+    (tmp_path / "go").touch()
+    crew = begin("several:crashing", 1, ready=False, expected=3)
+    with standing_still(crew, 1):
+        pass
+    assert crew.server.wait(5) == 3
+    assert "as soon as it was ready" in crew.server.told("EXIT_STATUS", "3").fields["STATUS"]
+
+
+def test_a_reload_whose_worker_ends_as_soon_as_it_is_ready_fails(begin: Begin, tmp_path: Path) -> None:
+    crew = begin("several:crashing", 1)
+    crew.server.send_signal(signal.SIGHUP)
+    with standing_still(crew, 2):
+        eventually(lambda: starts(tmp_path) == 2, "the startup of the second")
+        (tmp_path / "go").touch()
+    (tmp_path / "mended").touch()
+    assert "as soon as it was ready" in crew.server.record(event="reload_failed")["message"]
+    crew.settle(1)
+    assert crew.server.get("/") == (200, b"hello")
 
 
 # --- workers that end -------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any, Final
 from appserver.errors import Exit
 from appserver.net.listeners import Listener
 from appserver.process import policy
-from appserver.process.policy import GONE, HUNG, SERVING, STARTING, TABLE, Patience
+from appserver.process.policy import GONE, HUNG, LEAVING, SERVING, STARTING, TABLE, Patience
 from appserver.process.spawn import Worker, find_blocker
 from appserver.settings import Settings
 from appserver.system.notifications import Notifications
@@ -43,6 +43,7 @@ class Generation:
         environ: The environment of its workers.
         workers: By process id.
         complete: Set when all are ready, or with what went wrong before.
+        failure: What went wrong with it, also after `complete` was set and before anybody has looked.
         voice: An eventfd: the first of its workers that fails takes it and tells why; the others fail for the same.
         retries: Workers that are to be started later, by their numbers.
         retired: It gets no more workers.
@@ -58,6 +59,7 @@ class Generation:
     workers: dict[int, Worker] = field(default_factory=dict)
     retries: dict[int, TimerHandle] = field(default_factory=dict)
     retired: bool = False
+    failure: str | None = None
     exit_code: Exit = Exit.STARTUP
 
     @property
@@ -67,8 +69,16 @@ class Generation:
 
     def conclude(self, failure: str | None) -> None:
         """Settle what has become of its start; once."""
+        self.failure = self.failure or failure
         if not self.complete.done():
             self.complete.set_result(failure)
+
+    async def settle(self) -> str | None:
+        """Wait for its start to be over; what went wrong.
+
+        Who waits is woken a turn of the event loop after it is complete, and one of its workers may be gone by then.
+        """
+        return await self.complete or self.failure
 
     def cancel(self, number: int) -> None:
         """Start no worker of that number later."""
@@ -130,6 +140,11 @@ class Crew:
         for other in list(self.generations):
             if other is not generation:
                 self.retire(other)
+        # As long as it was not the current one, nobody has replaced what it lost.
+        taken = {worker.number for worker in generation.workers.values() if worker.state != LEAVING}
+        for number in range(1, generation.wanted + 1):
+            if number not in taken and number not in generation.retries:
+                self._spawn(generation, number)
 
     def retire(self, generation: Generation) -> None:
         """Have all workers of a generation leave."""

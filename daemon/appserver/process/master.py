@@ -127,8 +127,8 @@ class Master:
         either: set[Future[Any]] = {first.complete, stop}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         code, status = Exit.OK, "Stopping: the workers finish what they have begun"
-        if first.complete.done() and first.complete.result() is not None:
-            code, status = first.exit_code, f"Not started: {first.complete.result()}"
+        if first.complete.done() and (failure := await first.settle()) is not None:
+            code, status = first.exit_code, f"Not started: {failure}"
             self._notifier.failed(int(code), status)
         else:
             if first.complete.done():
@@ -217,7 +217,7 @@ class Master:
             loaded = self._resolve()
             self._warn_of_fixed(loaded)
             generation = self._begin(loaded)
-            failure = await generation.complete
+            failure = await generation.settle()
             if failure is None:
                 self._take_over(generation, loaded, monotonic() - began)
         except AppserverError as error:
