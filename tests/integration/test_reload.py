@@ -1,5 +1,6 @@
 """Reload: new code and new settings without a lost request; and what is broken changes nothing."""
 
+import http.client
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any, Final
 import pytest
 
 from tests.certificates import Issuer
-from tests.integration.servers import APPS, Server, Starter, clean_environment, run
+from tests.integration.servers import APPS, PATIENCE, Server, Starter, clean_environment, get, run
 from tests.integration.workers import Crew, count_fds, eventually, find_children
 
 FULL: Final = bool(os.environ.get("FULL"))
@@ -186,6 +187,20 @@ def test_what_cannot_change_is_said_and_stays(begin: Callable[..., Crew], tmp_pa
     assert crew.server.address == address
 
 
+def test_what_cannot_change_does_not_change_in_new_workers_either(begin: Callable[..., Crew], tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text('loop = "asyncio"\nws = "none"\n')
+    crew = begin("-w", "1", "--config", settings)
+    settings.write_text('loop = "auto"\nws = "auto"\nworkers = 1\n')
+    assert reload(crew).returncode == 0
+    (pid,) = crew.settle(1)
+    assert "uvloop" not in Path(f"/proc/{pid}/maps").read_text()
+    with closing(crew.server.connect()) as connection:
+        fields = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+        connection.request("GET", "/version", headers=fields | {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="})
+        assert connection.getresponse().status == 200
+
+
 # --- what is broken ---------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +250,21 @@ def test_a_broken_file_of_settings_changes_nothing(content: bytes, begin: Callab
     assert reload(crew).returncode == 0
     crew.settle(1)
     assert_reloads_are_whole(crew.server, 3)
+
+
+def test_a_reload_without_the_certificate_fails_and_https_goes_on(begin: Callable[..., Crew], tmp_path: Path) -> None:
+    issuer = Issuer()
+    pair = issuer.issue(tmp_path / "a.pem", "127.0.0.1")
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'tls_cert = "{pair.certificate}"\ntls_key = "{pair.key}"\n')
+    crew = begin("-w", "1", "--config", settings)
+    old = crew.settle(1)
+    settings.write_text("")
+    assert reload(crew).returncode == 3
+    assert "speaks TLS, and there is no certificate" in crew.server.record(event="certificate_failed")["message"]
+    assert crew.settle(1) == old
+    connection = http.client.HTTPSConnection(*crew.server.address, timeout=PATIENCE, context=issuer.client())
+    assert get(connection, "/version") == (200, b"one ")
 
 
 def test_a_reload_that_fails_does_not_change_how_many_workers_are_wanted(

@@ -14,6 +14,7 @@ import signal
 from asyncio import AbstractEventLoop, Future, TimerHandle
 from collections.abc import Callable, Iterator
 from contextvars import Context
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -188,7 +189,10 @@ class Master:
     # Generations
 
     def _begin(self, loaded: Loaded) -> Generation:
-        return self._crew.begin(loaded.settings.anchored(), {**self._environ, **loaded.variables})
+        # What takes a restart is as it was, for workers too: they would serve what nobody listens for.
+        fixed = {row.name: getattr(self._fixed, row.name) for row in ROWS if not row.reload}
+        settings = replace(loaded.settings, **fixed).anchored()
+        return self._crew.begin(settings, {**self._environ, **loaded.variables})
 
     def reload(self) -> "asyncio.Task[str | None]":
         """Begin a reload; its result is None, or what went wrong.

@@ -192,6 +192,11 @@ def load_certificates(settings: Settings, listeners: Iterable[Listener], log: Lo
     Raises:
         OperatorError: They cannot be served with, or the settings for them contradict each other.
     """
+    if not settings.encrypted:
+        # A reload has taken them away, and the listeners are those from before: never plain HTTP on a port for TLS.
+        for listener in listeners:
+            if listener.tls:
+                raise CertificateError(f"{listener.name} speaks TLS, and there is no certificate: give --tls-cert")
     if not (settings.encrypted or settings.tls_key or settings.tls_ca or settings.tls_client_cert != "none"):
         return None
     # Not at the top: 4 ms of a start without TLS.
