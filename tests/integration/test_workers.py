@@ -472,6 +472,28 @@ def test_a_worker_that_hangs_when_the_stop_begins_is_a_cut(begin: Begin) -> None
         assert crew.server.stop(timeout=10) == 4
 
 
+def test_a_worker_that_hangs_while_it_leaves_is_explained_and_killed_after_a_second_signal(begin: Begin) -> None:
+    crew = begin("behaviour:app", 2, expected=4)
+    with closing(hold(crew.server, "/block?seconds=60")):
+        crew.server.send_signal(signal.SIGTERM)
+        crew.server.told("STOPPING", "1")
+        assert crew.server.stop(signal.SIGTERM, timeout=14) == 4
+    told = crew.server.record(event="worker_hung")
+    assert "was killed, it did not leave: it stands at " in told["message"]
+    assert "in block" in told["stacks"]
+
+
+def test_two_signals_at_once_are_two(begin: Begin) -> None:
+    """The master hears of both in one turn, before it has told any worker to leave."""
+    crew = begin("behaviour:app", 2, expected=4)
+    with closing(hold(crew.server, "/wait?seconds=60")):
+        crew.server.send_signal(signal.SIGSTOP)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+            crew.server.send_signal(number)
+        assert crew.server.wait(5) == 4
+    assert crew.server.record(event="drain_cut")["requests_cut"] == 1
+
+
 def test_ctrl_c_in_a_terminal_answers_what_runs(begin: Begin) -> None:
     leader = [sys.executable, "-c", "import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])"]
     crew = begin("behaviour:app", 2, command=[*leader, sys.executable, "-m", "appserver"])

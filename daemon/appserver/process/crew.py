@@ -18,7 +18,7 @@ from typing import Any, Final
 from appserver.errors import Exit
 from appserver.net.listeners import Listener
 from appserver.process import policy
-from appserver.process.policy import GONE, HUNG, LEAVING, SERVING, STARTING, TABLE, Patience
+from appserver.process.policy import GONE, HUNG, KILLED, LEAVING, SERVING, STARTING, STUCK, TABLE, Patience
 from appserver.process.spawn import Worker, find_blocker
 from appserver.settings import Settings
 from appserver.system.notifications import Notifications
@@ -26,6 +26,9 @@ from appserver.telemetry.log import Log
 
 SPARE_SECONDS: Final = 15.0
 """What a worker that leaves gets beyond its own deadlines, before it is killed."""
+
+HURRY_SECONDS: Final = 10.0
+"""What workers get after a second signal: they cut what runs, and threads of the application have five seconds."""
 
 COUNTS: Final = ("answered", "failed", "refused", "log_dropped")
 GAUGES: Final = ("connections", "requests", "websockets")
@@ -109,6 +112,7 @@ class Crew:
         self._past: Counter[str] = Counter()  # counts of workers that are gone
         self._numbers = 0
         self._looked = monotonic()
+        self._hurried: float | None = None  # since when
         self.generations: list[Generation] = []
         self.current: Generation | None = None
         self.stopping = False
@@ -160,14 +164,18 @@ class Crew:
         self.stopping = True
         for generation in list(self.generations):
             self.retire(generation)
+        if self._hurried is not None:
+            self.hurry()  # the second signal has come before the first was acted on
         while self.workers:
             self.left.clear()
             await self.left.wait()
 
     def hurry(self) -> None:
-        """Tell workers that leave to cut what still runs: a second SIGTERM for each."""
-        for worker in self.workers:
-            worker.signal(signal.SIGTERM)
+        """Have all workers cut what still runs; when they have been told to leave, where that is still to come."""
+        self._hurried = self._hurried or monotonic()
+        if self.stopping:
+            for worker in self.workers:
+                worker.hurry()
 
     def resize(self, step: int) -> int:
         """Have so many workers more, or less, also in a generation that a reload has begun; how many there are then."""
@@ -274,32 +282,33 @@ class Crew:
         self._loop.remove_reader(worker.pidfd)
         self._on_notification()  # what it has said before it ended
         state = worker.state
-        stacks = worker.stacks() if state in (HUNG, policy.KILLED) else ""
+        stacks = worker.stacks() if state in (HUNG, KILLED, STUCK) else ""
         code = worker.reap()
         if self.stopping:
             # One that had to be killed takes along what it was at; one that hung, what it hung in.
-            cut = code < 0 and (HUNG in worker.been or worker.report.get("requests"))
+            hung = not worker.been.isdisjoint((HUNG, STUCK))
+            cut = code < 0 and SERVING in worker.been and (hung or worker.report.get("requests"))
             self.codes.add(Exit.CUT if cut else code)
         del generation.workers[worker.pid]
         self._past.update({name: worker.report.get(name, 0) for name in COUNTS})
-        if state in (SERVING, HUNG, policy.KILLED):
-            self.lost += 1
-            if state == SERVING:
-                self._log.error(
-                    f"Worker {worker.pid} {worker.ending}; another takes its place",
-                    code="worker_lost",
-                    worker_pid=worker.pid,
-                )
-            else:
-                blocker = find_blocker(stacks)
-                where = f": it stands at {blocker}" if blocker else ""
-                self._log.error(
-                    f"Worker {worker.pid} was replaced, its event loop did not turn for"
-                    f" {generation.settings.timeout_worker:g} s{where}",
-                    code="worker_hung",
-                    worker_pid=worker.pid,
-                    stacks=stacks,
-                )
+        self.lost += state in (SERVING, HUNG, KILLED)
+        if state == SERVING:
+            self._log.error(
+                f"Worker {worker.pid} {worker.ending}; another takes its place",
+                code="worker_lost",
+                worker_pid=worker.pid,
+            )
+        elif state in (HUNG, KILLED) or (state == STUCK and code < 0):
+            blocker = find_blocker(stacks)
+            where = f": it stands at {blocker}" if blocker else ""
+            still = f"its event loop did not turn for {generation.settings.timeout_worker:g} s"
+            why = still if HUNG in worker.been else "it did not leave"
+            self._log.error(
+                f"Worker {worker.pid} was {'killed' if state == STUCK else 'replaced'}, {why}{where}",
+                code="worker_hung",
+                worker_pid=worker.pid,
+                stacks=stacks,
+            )
         elif state in (STARTING, policy.DOOMED):
             generation.exit_code = Exit(code) if code in (Exit.USAGE, Exit.STARTUP) else Exit.STARTUP
             self._log.error(
@@ -343,10 +352,12 @@ class Crew:
                 settings.timeout_worker,
                 settings.graceful_timeout + settings.linger + SPARE_SECONDS,
             )
-            since = worker.beat if worker.state == SERVING else worker.since
-            if now - since > patience.of(worker.state):
+            since, allowed = worker.beat if worker.state == SERVING else worker.since, patience.of(worker.state)
+            if worker.state == LEAVING and self._hurried is not None:
+                since, allowed = max(since, self._hurried), HURRY_SECONDS
+            if now - since > allowed:
                 self._feed(worker, policy.LATE)
-            beating = beating and worker.state not in (HUNG, policy.KILLED)
+            beating = beating and worker.state not in (HUNG, KILLED)
         if self.current is not None and not self.stopping:
             self._recycle(self.current, now)
         return beating

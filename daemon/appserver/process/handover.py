@@ -22,6 +22,9 @@ RETIRE: Final = b"retire"
 """What the master says on the line to a worker whose successors serve already. The line's end means that there is no
 master any more."""
 
+HURRY: Final = b"hurry"
+"""What it says to have a worker cut what still runs. Two SIGTERM would be one where they come too close together."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Plan:

@@ -28,7 +28,7 @@ from appserver.asgi.lifespan import Lifespan
 from appserver.errors import Exit, LifespanError
 from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint
-from appserver.process.handover import RETIRE
+from appserver.process.handover import HURRY, RETIRE
 from appserver.process.idle import Idle, can_leave
 from appserver.settings import Settings
 from appserver.system.notify import Notifier
@@ -357,16 +357,21 @@ class Life:
         self._stop.set()
 
     def _on_master(self, line: socket) -> None:
-        """The master says that successors serve, or it is no more."""
-        self._loop.remove_reader(line)
+        """The master says that successors serve, or that it is time to cut; or it is no more."""
+        word = b""
         with suppress(OSError):
-            if line.recv(64) == RETIRE:
-                for acceptor, _ in self._acceptors:
-                    acceptor.listener.inherited = True  # so what waits in its backlog is left to them
-                self._on_stop("the master's word")
-                return
-        self._log.warning("Stopping: the master is gone", code="stopping")
+            word = line.recv(64)
+        if word == RETIRE:
+            for acceptor, _ in self._acceptors:
+                acceptor.listener.inherited = True  # so what waits in its backlog is left to them
+            self._on_stop("the master's word")
+            return
         self._stops = max(self._stops, 1)
+        if word == HURRY:
+            self._on_stop("word of the master")
+            return
+        self._loop.remove_reader(line)
+        self._log.warning("Stopping: the master is gone", code="stopping")
         self._stop.set()
 
     def _on_hangup(self) -> None:

@@ -5,6 +5,8 @@
        │                   └── retired, or stops by itself ──▶ LEAVING
        └── exits, or is late ──▶ its generation has failed, or it is tried again
 
+    LEAVING ──late──▶ STUCK, where it is asked where it stands, and then killed
+
 The master feeds events and does what the actions say (`process.master`). A worker that is gone takes no more events.
 """
 
@@ -15,6 +17,7 @@ STARTING: Final = "starting"
 SERVING: Final = "serving"
 HUNG: Final = "hung"
 LEAVING: Final = "leaving"
+STUCK: Final = "stuck"
 KILLED: Final = "killed"
 DOOMED: Final = "doomed"
 GONE: Final = "gone"
@@ -58,18 +61,23 @@ TABLE: Final = {
     (HUNG, STOPS): (NOTHING, HUNG),
     (HUNG, EXITED): (REPLACE, GONE),
     (HUNG, LATE): (KILL, KILLED),
-    (HUNG, RETIRED): (KILL, LEAVING),
+    (HUNG, RETIRED): (NOTHING, STUCK),
     (KILLED, EXITED): (REPLACE, GONE),
     (KILLED, LATE): (KILL, KILLED),
-    (KILLED, RETIRED): (NOTHING, LEAVING),
+    (KILLED, RETIRED): (NOTHING, STUCK),
     (DOOMED, EXITED): (FAIL, GONE),
     (DOOMED, LATE): (KILL, DOOMED),
     (DOOMED, RETIRED): (NOTHING, LEAVING),
     (LEAVING, EXITED): (NOTHING, GONE),
-    (LEAVING, LATE): (KILL, LEAVING),
+    (LEAVING, LATE): (EXPLAIN, STUCK),
     (LEAVING, READY): (NOTHING, LEAVING),
     (LEAVING, STOPS): (NOTHING, LEAVING),
     (LEAVING, RETIRED): (NOTHING, LEAVING),
+    (STUCK, EXITED): (NOTHING, GONE),
+    (STUCK, LATE): (KILL, STUCK),
+    (STUCK, READY): (NOTHING, STUCK),
+    (STUCK, STOPS): (NOTHING, STUCK),
+    (STUCK, RETIRED): (NOTHING, STUCK),
     (SERVING, READY): (NOTHING, SERVING),
     (KILLED, READY): (NOTHING, KILLED),
     (KILLED, STOPS): (NOTHING, KILLED),
@@ -92,7 +100,8 @@ class Patience(NamedTuple):
 
     def of(self, state: str) -> float:
         """The deadline of a state, from when it began; in SERVING from the last beat."""
-        return {STARTING: self.start, SERVING: self.beat, LEAVING: self.leave, HUNG: self.explain}.get(state, self.die)
+        known = {STARTING: self.start, SERVING: self.beat, LEAVING: self.leave, HUNG: self.explain, STUCK: self.explain}
+        return known.get(state, self.die)
 
 
 SETTLED_SECONDS: Final = 10.0

@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Final
 
 from appserver.net.listeners import Listener
-from appserver.process.handover import RETIRE, VARIABLE, environment_for_workers, write
-from appserver.process.policy import DOOMED, STARTING
+from appserver.process.handover import HURRY, RETIRE, VARIABLE, environment_for_workers, write
+from appserver.process.policy import DOOMED, SERVING, STARTING
 from appserver.process.worker import EXPLAIN_SIGNAL
 from appserver.settings import Settings
 
@@ -98,7 +98,8 @@ class Worker:
         with ExitStack() as undo:
             self._stacks = os.memfd_create("appserver-stacks")
             undo.callback(os.close, self._stacks)
-            self._line, end = socket.socketpair()
+            self._line, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._line.setblocking(False)
             undo.callback(self._line.close)
             with end:
                 handover, inherited = write(settings, listeners, end, self._stacks, voice)
@@ -154,6 +155,14 @@ class Worker:
         """Have it leave what waits in the backlog to its successors, and go."""
         with suppress(OSError):
             self._line.send(RETIRE)
+
+    def hurry(self) -> None:
+        """Have it cut what still runs, whether or not it has been told to leave."""
+        if SERVING in self.been:
+            with suppress(OSError):
+                self._line.send(HURRY)
+        else:
+            self.signal(signal.SIGTERM)  # nobody may read the line yet
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens where it has ended."""

@@ -25,12 +25,13 @@ from appserver.process.policy import (
     STARTING,
     STOP,
     STOPS,
+    STUCK,
     TABLE,
     Patience,
     delay,
 )
 
-STATES = (STARTING, SERVING, HUNG, LEAVING, KILLED, DOOMED)
+STATES = (STARTING, SERVING, HUNG, LEAVING, KILLED, DOOMED, STUCK)
 EVENTS = (READY, STOPS, EXITED, LATE, RETIRED)
 ACTIONS = (ADMIT, FAIL, REPLACE, EXPLAIN, STOP, KILL, NOTHING)
 
@@ -72,7 +73,7 @@ def test_a_worker_that_is_retired_is_not_replaced(state: str) -> None:
     _, state = TABLE[state, RETIRED]
     for event in (READY, STOPS, LATE, RETIRED, EXITED):
         action, state = TABLE[state, event]
-        assert action in (NOTHING, KILL)
+        assert action in (NOTHING, EXPLAIN, KILL)
     assert state == GONE
 
 
@@ -88,7 +89,7 @@ def test_a_worker_that_served_is_replaced_once_whatever_happens(state: str) -> N
                 steps.append(action)
         replaced = steps.count(REPLACE) + steps.count(FAIL)
         # Whoever leaves has been replaced, or is not wanted.
-        assert replaced == (0 if state == LEAVING else 1), (first, steps)
+        assert replaced == (0 if state in (LEAVING, STUCK) else 1), (first, steps)
 
 
 def test_a_good_life() -> None:
@@ -104,6 +105,10 @@ def test_a_worker_that_hangs_is_asked_where_it_stands_and_then_killed() -> None:
     assert walk(READY, LATE, LATE, EXITED) == [(ADMIT, SERVING), (EXPLAIN, HUNG), (KILL, KILLED), (REPLACE, GONE)]
 
 
+def test_a_worker_that_hangs_while_it_leaves_is_asked_where_it_stands_as_well() -> None:
+    assert walk(READY, RETIRED, LATE, LATE, EXITED)[2:] == [(EXPLAIN, STUCK), (KILL, STUCK), (NOTHING, GONE)]
+
+
 def test_a_worker_that_is_late_to_start_fails_its_generation() -> None:
     assert walk(LATE, EXITED) == [(KILL, DOOMED), (FAIL, GONE)]
 
@@ -114,7 +119,7 @@ def test_a_worker_that_ends_by_itself_is_replaced_before_it_has_gone() -> None:
 
 def test_each_state_has_a_deadline() -> None:
     patience = Patience(start=60, beat=30, leave=40, explain=1, die=5)
-    assert [patience.of(state) for state in STATES] == [60, 30, 1, 40, 5, 5]
+    assert [patience.of(state) for state in STATES] == [60, 30, 1, 40, 5, 5, 1]
 
 
 def test_the_delay_doubles_from_half_a_second_to_half_a_minute() -> None:
