@@ -219,13 +219,19 @@ def test_a_broken_application_changes_nothing(what: str, begin: Callable[..., Cr
     assert crew.settle(2) == old
     assert version(crew) == "one"
     crew.server.status("Reload failed: a worker ")
+    # Also with other figures: it is shown until a reload succeeds.
+    later = time.monotonic()
+    assert version(crew) == "one"
+    assert "Serving: 2 of 2 workers, " in crew.server.status("Reload failed: a worker ", after=later)
     assert_reloads_are_whole(crew.server, 1)
     assert crew.report()["reloads_failed"] == 1
     # And a mended one is taken.
     write_version(shop, "two")
     assert reload(crew).returncode == 0
+    later = time.monotonic()
     assert version(crew) == "two"
     crew.settle(2)
+    assert "Reload failed" not in crew.server.status("Serving: 2 of 2 workers, ", after=later)
     crew.assert_tidy()
 
 
@@ -265,6 +271,20 @@ def test_a_reload_without_the_certificate_fails_and_https_goes_on(begin: Callabl
     assert crew.settle(1) == old
     connection = http.client.HTTPSConnection(*crew.server.address, timeout=PATIENCE, context=issuer.client())
     assert get(connection, "/version") == (200, b"one ")
+
+
+def test_a_variable_that_no_environment_can_hold_changes_nothing(begin: Callable[..., Crew], tmp_path: Path) -> None:
+    environment = tmp_path / "shop.env"
+    environment.write_text("SHOP_COLOUR=red\n")
+    crew = begin("-w", "1", "--env-file", environment)
+    old = crew.settle(1)
+    environment.write_text('SHOP_COLOUR="r\0d"\n')
+    assert reload(crew).returncode == 3
+    assert "null byte" in crew.server.record(event="reload_failed")["message"]
+    # Nothing of it is left that could still grow.
+    crew.server.send_signal(signal.SIGTTIN)
+    assert old < crew.settle(2)
+    assert {worker["generation"] for worker in crew.report()["workers"]} == {1}
 
 
 def test_a_reload_that_fails_does_not_change_how_many_workers_are_wanted(

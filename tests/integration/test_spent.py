@@ -1,13 +1,17 @@
 """Workers that have done enough are succeeded by others, and a service that nobody uses ends."""
 
+import os
+import signal
 import socket
 import threading
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from tests.integration.servers import PATIENCE, Starter, listening
 from tests.integration.test_sockets import get_from, handed
-from tests.integration.test_workers import Begin, begin
+from tests.integration.test_workers import Begin, begin, hold
 from tests.integration.workers import Crew, eventually, is_alive
 
 __all__ = ["begin"]
@@ -68,6 +72,16 @@ def test_a_limit_that_every_worker_exceeds_is_no_storm(begin: Begin) -> None:
     assert 1 <= len(replaced) <= 3
 
 
+def test_a_worker_is_not_succeeded_while_the_one_before_it_still_answers(begin: Begin) -> None:
+    crew = begin("behaviour:app", 1, "--max-memory", "1M")
+    (first,) = crew.settle(1)
+    with closing(hold(crew.server, "/wait?seconds=8")) as waiting:
+        os.kill(first, signal.SIGTERM)
+        assert waiting.getresponse().read() == b"waited"
+    assert [record for record in crew.server.records if "is replaced" in record["message"]] == []
+    crew.server.until(lambda: [one for one in crew.server.records if "is replaced" in one["message"]] or None, "now")
+
+
 def test_a_single_process_that_has_answered_enough_ends_well(serve: Starter) -> None:
     server = serve("behaviour:app", "--max-requests", "3")
     for _ in range(3):
@@ -86,6 +100,29 @@ def test_a_service_that_nobody_uses_ends_and_leaves_its_socket(workers: tuple[st
         # What comes now waits for the next process.
         with socket.create_connection(listener.getsockname(), timeout=PATIENCE):
             pass
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["single", "workers"])
+def test_a_start_is_no_time_in_which_nobody_came(workers: tuple[str, ...], serve: Starter) -> None:
+    with listening() as listener:
+        variables = {"STARTUP_SECONDS": "2"}
+        server = serve("startup:slow", "--idle-exit", "1", *workers, variables=variables, **handed("http", listener))
+        ready = server.told("READY", "1")
+        stopping = server.told("STOPPING", "1")
+        assert stopping.at - ready.at > 0.9
+        assert server.wait() == 0
+
+
+def test_a_reload_changes_when_a_service_that_nobody_uses_ends(serve: Starter, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text('idle_exit = "1h"\n')
+    with listening() as listener:
+        server = serve("behaviour:app", "--workers", "1", "--config", settings, **handed("http", listener))
+        settings.write_text('idle_exit = "1s"\n')
+        server.send_signal(signal.SIGHUP)
+        server.record(event="reloaded")
+        assert server.wait() == 0
+        assert "no connection for 1 s" in server.record(event="stopping")["message"]
 
 
 def test_idle_exit_without_a_service_manager_is_a_doubt(serve: Starter) -> None:

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def test_ready_is_said_when_the_slowest_has_started(begin: Begin) -> None:
     assert get(UnixConnection(crew.control), "/readyz")[0] == 503
     ready = crew.server.told("READY", "1")
     assert ready.at - began > 1
+    # The service manager is asked for the time that it takes.
+    assert any("EXTEND_TIMEOUT_USEC" in one.fields for one in crew.server.notified.messages if one.at < ready.at)
     assert ready.fields["STATUS"].startswith("Serving: 3 of 3 workers, ")
     assert get(UnixConnection(crew.control), "/readyz")[0] == 200
 
@@ -517,6 +520,19 @@ def test_a_stop_during_a_reload_is_clean(app: str, begin: Begin) -> None:
     time.sleep(0.2)
     assert crew.server.stop(timeout=8) == 0
     assert find_children(crew.pid) == []
+
+
+def test_who_waits_for_a_reload_is_told_of_the_stop(begin: Begin, tmp_path: Path) -> None:
+    (tmp_path / "mended").touch()
+    crew = begin("several:slow", 1, variables={"SHOP_SECONDS": "60"})
+    (tmp_path / "mended").unlink()
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(run, "reload", "--control", f"unix:{crew.control}", program="appserverctl")
+        crew.server.told("RELOADING", "1")
+        assert crew.server.stop(timeout=8) == 0
+    assert asked.result().returncode == 3
+    assert "the server stops" in asked.result().stderr
+    assert [record for record in crew.server.records if record["level"] == "error"] == []
 
 
 def test_when_the_master_is_killed_its_workers_answer_what_runs_and_end(begin: Begin) -> None:

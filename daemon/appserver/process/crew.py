@@ -134,8 +134,12 @@ class Crew:
         wanted = settings.workers or 1
         generation = Generation(self._numbers, settings, wanted, environ, self._loop.create_future())
         self.generations.append(generation)
-        for number in range(1, wanted + 1):
-            self._spawn(generation, number)
+        try:
+            for number in range(1, wanted + 1):
+                self._spawn(generation, number)
+        except BaseException:
+            self.retire(generation)  # nobody else knows of it
+            raise
         return generation
 
     def promote(self, generation: Generation) -> None:
@@ -220,10 +224,13 @@ class Crew:
             worker = Worker(
                 number, generation.number, settings, environ, self._listeners, address, voice=generation.voice
             )
-        except OSError as error:
-            self._log.error(f"A worker cannot be started: {error.strerror}", code="worker_failed", errno=error.errno)
+        except (OSError, ValueError) as error:  # ValueError: a variable with a NUL, which no environment can hold
+            why = error.strerror if isinstance(error, OSError) else error
+            self._log.error(
+                f"A worker cannot be started: {why}", code="worker_failed", errno=getattr(error, "errno", None)
+            )
             if not generation.complete.done():
-                generation.conclude(f"a worker cannot be started: {error.strerror}")
+                generation.conclude(f"a worker cannot be started: {why}")
             else:
                 self._plan(generation, number, failures + 1, policy.delay(failures + 1))
             return
@@ -247,6 +254,7 @@ class Crew:
         if following != worker.state:
             worker.enter(following)
         if action == policy.ADMIT:
+            worker.report = {}  # that was of its start
             os.eventfd_write(generation.voice, 1)  # what goes wrong after this is news again
             self._check(generation)
             for other in list(generation.workers.values()):
@@ -367,9 +375,11 @@ class Crew:
         workers = list(generation.workers.values())
         if any(worker.succeeded for worker in workers):
             return
+        # One that still answers what it has: a third in its place would be one process more with each.
+        leaving = {worker.number for worker in workers if worker.state in (LEAVING, STUCK)}
         for worker in workers:
             # Not at once, or a limit that every worker exceeds from the start would be a storm.
-            if worker.state == SERVING and now - worker.begun >= policy.REST_SECONDS:
+            if worker.state == SERVING and worker.number not in leaving and now - worker.begun >= policy.REST_SECONDS:
                 reason = worker.find_spent()
                 if reason is not None:
                     worker.succeeded = True
@@ -384,6 +394,11 @@ class Crew:
         workers = self.workers
         sums = {name: sum(worker.report.get(name, 0) for worker in workers) for name in (*GAUGES, *COUNTS)}
         return {name: number + self._past[name] for name, number in sums.items()}
+
+    @property
+    def told(self) -> bool:
+        """Whether each worker that serves has told how it is."""
+        return all(worker.report for worker in self.workers if worker.state == SERVING)
 
     def report(self) -> list[dict[str, Any]]:
         """Each worker."""

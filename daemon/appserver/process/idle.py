@@ -19,6 +19,10 @@ class Idle:
         self._seconds, self._since = seconds, now
         self._answered = 0
 
+    def restart(self, now: float) -> None:
+        """Count from now on."""
+        self._since = now
+
     def is_over(self, now: float, connections: int, answered: int) -> bool:
         """Whether it is time to leave.
 

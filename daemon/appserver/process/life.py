@@ -211,6 +211,7 @@ class Life:
         for acceptor, _ in served:
             acceptor.start()
         self.state = SERVING
+        self._idle.restart(monotonic())
         self._notifier.ready(self._status())
         addresses = ", ".join(self._urls)
         self._say(

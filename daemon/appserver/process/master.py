@@ -41,7 +41,7 @@ TICK_SECONDS: Final = 0.25
 """Deadlines of workers are looked at, and STATUS= is renewed, this often."""
 
 EXTEND_SECONDS: Final = 5.0
-"""What the service manager is asked for while draining, each time."""
+"""What the service manager is asked for while starting and while draining, each time."""
 
 
 def supervise(loaded: Loaded, resolve: Callable[[], Loaded]) -> Exit:
@@ -99,10 +99,11 @@ class Master:
         self._fixed = loaded.settings  # what cannot change is what was said at the start
         self._crew = Crew(listeners, log, loop)
         self._environ = dict(os.environ)
-        self._idle = Idle(loaded.settings.idle_exit if can_leave(listeners) else 0.0, monotonic())
+        self._idle = Idle(0.0, monotonic())  # counts from when workers serve
         self._fed = 0.0  # when the watchdog last was
         self._begun = monotonic()
         self._reloads = self._reloads_failed = self._stops = 0
+        self._failure: str | None = None  # of the last reload
         self._stopped = asyncio.Event()
         self._reloading: asyncio.Task[str | None] | None = None
         self._next: asyncio.Task[str | None] | None = None
@@ -140,6 +141,7 @@ class Master:
 
     def _serve(self, first: Generation) -> None:
         self._crew.promote(first)
+        self._watch_idle(first)
         self.state = SERVING
         self._notifier.ready(self._status())
         addresses = ", ".join(listener.url for listener in self._listeners)
@@ -235,11 +237,13 @@ class Master:
             self._log.error(
                 f"The reload has failed, and the workers from before go on: {failure}", code="reload_failed"
             )
-        self._notifier.ready(self._status() if failure is None else f"Reload failed: {failure}. {self._status()}")
+        self._failure = failure
+        self._notifier.ready(self._status())
         return failure
 
     def _take_over(self, generation: Generation, loaded: Loaded, took: float) -> None:
         self._crew.promote(generation)
+        self._watch_idle(generation)
         self._log.channel.threshold = LEVELS[generation.settings.log_level]
         self._loaded = loaded
         self._reloads += 1
@@ -249,6 +253,9 @@ class Master:
             generation=generation.number,
             duration_us=round(took * 1_000_000),
         )
+
+    def _watch_idle(self, generation: Generation) -> None:
+        self._idle = Idle(generation.settings.idle_exit if can_leave(self._listeners) else 0.0, monotonic())
 
     def _warn_of_fixed(self, loaded: Loaded) -> None:
         """Say which changed settings take a restart."""
@@ -278,17 +285,19 @@ class Master:
             self._notifier.watchdog()
         if self.state == SERVING:
             figures = self._crew.figures()
-            if self._idle.is_over(now, figures["connections"], figures["answered"]) and not self._stops:
+            # A worker that has told nothing yet may have connections.
+            if not self._crew.told:
+                self._idle.restart(now)
+            elif self._idle.is_over(now, figures["connections"], figures["answered"]) and not self._stops:
                 self._on_stop(f"--idle-exit: no connection for {self._loaded.settings.idle_exit:g} s")
             if self._reloading is None or self._reloading.done():
                 self._notifier.status(self._status())
-        elif self.state == DRAINING:
+        else:
+            # Starting as well: --timeout-worker-start bounds it, and TimeoutStartSec= may be shorter.
             self._notifier.extend(EXTEND_SECONDS)
-            if self._stops:
-                requests = _count(self._crew.figures()["requests"], "request")
-                self._notifier.status(
-                    f"Draining: {_count(len(self._crew.workers), 'worker')} left, {requests} in flight"
-                )
+        if self.state == DRAINING and self._stops:
+            requests = _count(self._crew.figures()["requests"], "request")
+            self._notifier.status(f"Draining: {_count(len(self._crew.workers), 'worker')} left, {requests} in flight")
 
     # Facts
 
@@ -308,7 +317,10 @@ class Master:
     async def _reload_for_control(self) -> str | None:
         if self.state != SERVING:
             return f"the server is {self.state}"
-        return await asyncio.shield(self.reload())
+        # Not awaited itself: a stop cancels it, and whoever asked is to hear of that.
+        reload = self.reload()
+        await asyncio.wait({reload})
+        return "the server stops" if reload.cancelled() else reload.result()
 
     def report(self) -> dict[str, Any]:
         """What the control socket tells; `appserverctl status` shows it."""
@@ -331,8 +343,10 @@ class Master:
     def _status(self) -> str:
         current, figures = self._crew.current, self._crew.figures()
         serving, wanted = (current.serving, current.wanted) if current else (0, 0)
+        # Until one succeeds: what serves is not what was deployed.
+        failed = f"Reload failed: {self._failure}. " if self._failure is not None else ""
         return (
-            f"Serving: {serving} of {_count(wanted, 'worker')}, {_count(figures['connections'], 'connection')},"
+            f"{failed}Serving: {serving} of {_count(wanted, 'worker')}, {_count(figures['connections'], 'connection')},"
             f" {_count(figures['requests'], 'request')} in flight, {figures['answered']} answered,"
             f" {figures['failed']} failed"
         )
