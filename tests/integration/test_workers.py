@@ -494,7 +494,7 @@ def test_two_signals_at_once_are_two(begin: Begin) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
             crew.server.send_signal(number)
         assert crew.server.wait(5) == 4
-    assert crew.server.record(event="drain_cut")["requests_cut"] == 1
+    crew.server.record(event="drain_cut", requests_cut=1)
 
 
 def test_ctrl_c_in_a_terminal_answers_what_runs(begin: Begin) -> None:
@@ -692,18 +692,16 @@ def test_appserverctl_shows_workers(begin: Begin) -> None:
     assert {worker["pid"] for worker in json.loads(told.stdout)["workers"]} == pids
 
 
-def test_strangers_notifications_are_not_believed(begin: Begin) -> None:
-    """A child of a worker has its NOTIFY_SOCKET, and is not the worker."""
-    crew = begin("behaviour:app", 1, "--timeout-worker", "1")
+def test_nobody_else_can_reach_the_line_between_master_and_worker(begin: Begin) -> None:
+    """It has no name, and the children of a worker do not inherit it."""
+    crew = begin("environment:app", 1)
     (pid,) = crew.settle(1)
-    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    address = next(one.removeprefix(b"NOTIFY_SOCKET=") for one in variables if one.startswith(b"NOTIFY_SOCKET="))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.connect(b"\0" + address[1:])
-        for _ in range(5000):
-            sock.send(b"STOPPING=1\nREADY=1\nWATCHDOG=1")
-    assert crew.settle(1) == {pid}
-    assert crew.server.get("/") == (200, b"hello")
+    names = Path("/proc/net/unix").read_text()
+    assert f"@appserver-{crew.pid}" not in names
+    # What the application says to a service manager is not for its master.
+    assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & set(json.loads(crew.server.get("/")[1]))
+    variables = Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"NOTIFY_SOCKET" not in variables
 
 
 def test_the_application_sees_nothing_of_the_master(begin: Begin) -> None:

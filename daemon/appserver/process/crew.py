@@ -18,10 +18,10 @@ from typing import Any, Final
 from appserver.errors import Exit
 from appserver.net.listeners import Listener
 from appserver.process import policy
-from appserver.process.policy import GONE, HUNG, KILLED, LEAVING, SERVING, STARTING, STUCK, TABLE, Patience
+from appserver.process.policy import HUNG, KILLED, LEAVING, SERVING, STARTING, STUCK, TABLE, Patience
 from appserver.process.spawn import Worker, find_blocker
 from appserver.settings import Settings
-from appserver.system.notifications import Notifications
+from appserver.system.notify import hear
 from appserver.telemetry.log import Log
 
 SPARE_SECONDS: Final = 15.0
@@ -108,7 +108,6 @@ class Crew:
 
     def __init__(self, listeners: Sequence[Listener], log: Log, loop: AbstractEventLoop) -> None:
         self._listeners, self._log, self._loop = listeners, log, loop
-        self._notifications = Notifications()
         self._past: Counter[str] = Counter()  # counts of workers that are gone
         self._numbers = 0
         self._looked = monotonic()
@@ -119,12 +118,6 @@ class Crew:
         self.lost = 0
         self.codes: set[int] = set()
         self.left = asyncio.Event()
-        loop.add_reader(self._notifications, self._on_notification)
-
-    def close(self) -> None:
-        """Hear no more of workers; there are none."""
-        self._loop.remove_reader(self._notifications)
-        self._notifications.close()
 
     # Generations
 
@@ -219,11 +212,9 @@ class Crew:
         generation.cancel(number)
         if generation.retired or number > generation.wanted:
             return
-        settings, environ, address = generation.settings, generation.environ, self._notifications.address
+        settings, environ = generation.settings, generation.environ
         try:
-            worker = Worker(
-                number, generation.number, settings, environ, self._listeners, address, voice=generation.voice
-            )
+            worker = Worker(number, generation.number, settings, environ, self._listeners, voice=generation.voice)
         except (OSError, ValueError) as error:  # ValueError: a variable with a NUL, which no environment can hold
             why = error.strerror if isinstance(error, OSError) else error
             self._log.error(
@@ -237,6 +228,7 @@ class Crew:
         worker.failures = failures
         generation.workers[worker.pid] = worker
         self._loop.add_reader(worker.pidfd, self._on_exit, generation, worker)
+        self._loop.add_reader(worker.line, self._on_line, worker)
         self._log.debug("Started a worker", worker_pid=worker.pid, generation=generation.number)
 
     def _plan(self, generation: Generation, number: int, failures: int, wait: float) -> None:
@@ -288,7 +280,8 @@ class Crew:
 
     def _on_exit(self, generation: Generation, worker: Worker) -> None:
         self._loop.remove_reader(worker.pidfd)
-        self._on_notification()  # what it has said before it ended
+        self._on_line(worker)  # what it has said before it ended
+        self._loop.remove_reader(worker.line)
         state = worker.state
         stacks = worker.stacks() if state in (HUNG, KILLED, STUCK) else ""
         code = worker.reap()
@@ -328,18 +321,17 @@ class Crew:
         self._forget_empty()
         self.left.set()
 
-    def _on_notification(self) -> None:
-        known = {worker.pid: worker for worker in self.workers}
-        for pid, said in self._notifications.read():
-            worker = known.get(pid)
-            if worker is None or worker.state == GONE:
-                continue
+    def _on_line(self, worker: Worker) -> None:
+        told, open_ = hear(worker.line)
+        if not open_:
+            self._loop.remove_reader(worker.line)  # it would be readable for ever
+        for said in told:
             if not said.keys().isdisjoint(("WATCHDOG", "READY", "X_REPORT")):
                 worker.beat = monotonic()  # its event loop has sent it
             state = None
             if "X_REPORT" in said:
                 worker.report, state = _parse(said["X_REPORT"])
-            # Each report says again what READY=1 and STOPPING=1 have said: datagrams get lost.
+            # Each report says again what READY=1 and STOPPING=1 have said: messages get lost.
             if "READY" in said or (state == "serving" and worker.state == STARTING):
                 self._feed(worker, policy.READY)
             if "STOPPING" in said or (state == "draining" and worker.state == SERVING):

@@ -168,7 +168,6 @@ class Master:
         for timer in self._timers.values():
             timer.cancel()
         self._log.info("Stopped", code="stopped", workers_lost=self._crew.lost)
-        self._crew.close()
         for acceptor in self._control:
             acceptor.stop()
         return code

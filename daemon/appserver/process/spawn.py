@@ -18,7 +18,6 @@ from appserver.process.policy import DOOMED, SERVING, STARTING
 from appserver.process.worker import EXPLAIN_SIGNAL
 from appserver.settings import Settings
 
-_MICROSECONDS: Final = 1_000_000
 _FRAME: Final = re.compile(r'  File "(.*)", line ([0-9]+) in (.*)')
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
 STACKS_SIZE: Final = 256 * 1024
@@ -33,13 +32,13 @@ class Worker:
         settings: What it serves with.
         environ: The environment of the application.
         listeners: What it serves.
-        address: Where it is to notify.
         voice: Of its generation (`process.handover`).
 
     Attributes:
         state: Of `process.policy`.
         since: When that began.
         beat: When it was last heard that its event loop turns.
+        line: Between it and the master.
         exit_code: Once it has ended; negative for a signal.
         been: The states that it has been in.
         begun: When it was started; all of a monotonic clock, in seconds.
@@ -52,7 +51,6 @@ class Worker:
     __slots__ = (
         "_age",
         "_limit",
-        "_line",
         "_process",
         "_settings",
         "_stacks",
@@ -62,6 +60,7 @@ class Worker:
         "exit_code",
         "failures",
         "generation",
+        "line",
         "number",
         "pidfd",
         "report",
@@ -77,7 +76,6 @@ class Worker:
         settings: Settings,
         environ: Mapping[str, str],
         listeners: Sequence[Listener],
-        address: str,
         *,
         voice: int,
     ) -> None:
@@ -98,9 +96,9 @@ class Worker:
         with ExitStack() as undo:
             self._stacks = os.memfd_create("appserver-stacks")
             undo.callback(os.close, self._stacks)
-            self._line, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._line.setblocking(False)
-            undo.callback(self._line.close)
+            self.line, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.line.setblocking(False)
+            undo.callback(self.line.close)
             with end:
                 handover, inherited = write(settings, listeners, end, self._stacks, voice)
                 try:
@@ -114,8 +112,6 @@ class Worker:
                         env={
                             **environment_for_workers(environ),
                             VARIABLE: str(handover),
-                            "NOTIFY_SOCKET": address,
-                            "WATCHDOG_USEC": str(round(settings.timeout_worker * _MICROSECONDS)),
                         },
                     )
                 finally:
@@ -154,13 +150,13 @@ class Worker:
     def retire(self) -> None:
         """Have it leave what waits in the backlog to its successors, and go."""
         with suppress(OSError):
-            self._line.send(RETIRE)
+            self.line.send(RETIRE)
 
     def hurry(self) -> None:
         """Have it cut what still runs, whether or not it has been told to leave."""
         if SERVING in self.been:
             with suppress(OSError):
-                self._line.send(HURRY)
+                self.line.send(HURRY)
         else:
             self.signal(signal.SIGTERM)  # nobody may read the line yet
 
@@ -204,7 +200,7 @@ class Worker:
         code = self.exit_code = self._process.wait()
         for descriptor in (self.pidfd, self._stacks):
             os.close(descriptor)
-        self._line.close()
+        self.line.close()
         return code
 
 

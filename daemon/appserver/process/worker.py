@@ -106,8 +106,8 @@ def serve(loaded: Loaded) -> Exit:
 
 def serve_for_master(handover: Handover) -> Exit:
     """Serve as one of several workers, what a master hands over; returns the process's exit code."""
-    notifier = Notifier(supervised=True)
     settings = handover.settings
+    notifier = Notifier(handover.line, settings.timeout_worker)
     log = build(settings.log_level, settings.log_format)
     try:
         _stop_early()

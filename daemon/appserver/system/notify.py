@@ -1,40 +1,45 @@
 """Telling the service manager how we are: sd_notify(3).
 
 Only ever a courtesy: a manager that has gone away, or a socket that is full, costs the message and nothing else.
+A worker tells its master the same, on a line between the two that nobody else has.
 """
 
 import json
 import os
 from collections.abc import Mapping
-from socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, socket
+from socket import socket
 from time import monotonic
 from typing import Final
 
 from systemd.daemon import notify
 
 _MICROSECONDS: Final = 1_000_000
+MESSAGE_SIZE: Final = 64 * 1024
+BATCH: Final = 256
 
 
 class Notifier:
-    """The service's end of NOTIFY_SOCKET.
+    """The service's end of NOTIFY_SOCKET, or of the line to a master.
 
     Attributes:
         enabled: Whether there is a service manager to tell.
         watchdog_interval: Seconds between two `watchdog()` calls: half of what the manager waits, as
             sd_watchdog_enabled(3) recommends; None when it does not watch this process.
         lost: Messages that could not be sent.
-        supervised: The manager is a master of ours.
 
     Args:
-        supervised: The same.
+        line: To the master that is the manager, where one is; it does not block.
+        patience: How long that one waits for `watchdog()`, in seconds.
     """
 
-    __slots__ = ("_status", "enabled", "lost", "supervised", "watchdog_interval")
+    __slots__ = ("_line", "_status", "enabled", "lost", "watchdog_interval")
 
-    def __init__(self, *, supervised: bool = False) -> None:
-        self.supervised = supervised
-        self.enabled = bool(os.environ.get("NOTIFY_SOCKET"))
-        self.watchdog_interval = _find_watchdog() if self.enabled else None
+    def __init__(self, line: socket | None = None, patience: float = 0.0) -> None:
+        self._line = line
+        self.enabled = line is not None or bool(os.environ.get("NOTIFY_SOCKET"))
+        self.watchdog_interval = None
+        if self.enabled:
+            self.watchdog_interval = patience / 2 if line is not None else _find_watchdog()
         self.lost = 0
         self._status: str | None = None
 
@@ -61,7 +66,7 @@ class Notifier:
 
     def report(self, report: Mapping[str, object]) -> None:
         """Tell a master how this worker is; systemd has no use for it."""
-        if self.supervised:
+        if self._line is not None:
             self._send(f"X_REPORT={json.dumps(report)}")
 
     def extend(self, seconds: float) -> None:
@@ -87,19 +92,34 @@ class Notifier:
             self._status = status
             message = f"{assignments}\nSTATUS={_flatten(status)}".lstrip("\n")
         try:
-            if self.supervised:
-                self._tell_master(message)
+            if self._line is not None:
+                # Without waiting, which notify() does: while the master stands still, its workers go on to serve.
+                self._line.send(message.encode())
             else:
                 notify(message)
         except OSError:
             self.lost += 1
             self._status = None  # whatever was to be shown is not: the same line must be sent again
 
-    def _tell_master(self, message: str) -> None:
-        """Send without waiting, which notify() does: while the master stands still, its workers go on to serve."""
-        address = os.environ["NOTIFY_SOCKET"]
-        with socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC) as sock:
-            sock.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+def hear(line: socket) -> tuple[list[dict[str, str]], bool]:
+    """Read what a worker has told: the assignments of each message, and whether more can come.
+
+    No more than a batch of it: a worker that floods the line must not keep the master from everything else.
+    """
+    told: list[dict[str, str]] = []
+    for _ in range(BATCH):
+        try:
+            message = line.recv(MESSAGE_SIZE)
+        except (BlockingIOError, InterruptedError):
+            break
+        except OSError:
+            return told, False
+        if not message:
+            return told, False
+        assignments = (one.partition("=") for one in message.decode("utf-8", "replace").split("\n"))
+        told.append({name: value for name, mark, value in assignments if mark})
+    return told, True
 
 
 def _flatten(text: str) -> str:

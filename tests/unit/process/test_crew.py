@@ -19,6 +19,5 @@ def test_a_generation_that_takes_over_gets_the_workers_that_it_has_lost_before()
         crew.promote(generation)
         assert [worker.number for worker in crew.workers] == [1]
         await crew.end()
-        crew.close()
 
     asyncio.run(live())

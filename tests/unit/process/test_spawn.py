@@ -105,8 +105,8 @@ def limit() -> Iterator[int]:
 
 
 def start() -> Worker:
-    # It ends at once: the address names no master.
-    return Worker(1, 1, Settings(app="nothing_at_all:app"), {"PYTHONPATH": "/nowhere"}, [], "@nobody", voice=2)
+    # It ends at once: there is no application.
+    return Worker(1, 1, Settings(app="nothing_at_all:app"), {"PYTHONPATH": "/nowhere"}, [], voice=2)
 
 
 def test_a_start_that_fails_for_want_of_descriptors_leaves_none_behind(limit: int) -> None:

@@ -8,7 +8,7 @@ from time import CLOCK_MONOTONIC, clock_gettime_ns
 
 import pytest
 
-from appserver.system.notify import Notifier
+from appserver.system.notify import BATCH, Notifier, hear
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -140,17 +140,101 @@ def test_a_reload_says_since_when(manager: socket.socket) -> None:
 def test_a_report_is_for_a_master_alone(manager: socket.socket) -> None:
     Notifier().report({"answered": 1})
     assert take(manager) == []
-    Notifier(supervised=True).report({"answered": 1, "listeners": ["a\nREADY=1"]})
-    assert take(manager) == ['X_REPORT={"answered": 1, "listeners": ["a\\nREADY=1"]}']
 
 
-def test_a_master_that_does_not_listen_keeps_no_worker_waiting(manager: socket.socket) -> None:
-    """Its queue is short (net.unix.max_dgram_qlen), and a worker that waited for it would answer nobody."""
-    notifier = Notifier(supervised=True)
-    queue = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
-    for _ in range(queue + 10):
-        notifier.watchdog()
-    assert notifier.lost > 0
-    assert len(take(manager)) + notifier.lost == queue + 10
+# --- between a worker and its master ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def line() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The master's end and the worker's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        yield ours, theirs
+
+
+Line = tuple[socket.socket, socket.socket]
+
+
+def test_a_worker_tells_its_master_what_it_would_tell_systemd(line: Line, manager: socket.socket) -> None:
+    ours, theirs = line
+    notifier = Notifier(theirs, 3.0)
+    assert notifier.enabled
+    assert notifier.watchdog_interval == 1.5
     notifier.ready("Serving")
-    assert take(manager) == ["READY=1\nSTATUS=Serving"]
+    notifier.report({"answered": 1, "listeners": ["a\nREADY=1"]})
+    notifier.stopping("Draining")
+    assert hear(ours) == (
+        [
+            {"READY": "1", "STATUS": "Serving"},
+            {"X_REPORT": '{"answered": 1, "listeners": ["a\\nREADY=1"]}'},
+            {"STOPPING": "1", "STATUS": "Draining"},
+        ],
+        True,
+    )
+    assert take(manager) == []  # and nobody else
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [
+        (b"READY", {}),
+        (b"=1", {"": "1"}),
+        (b"\n\n=\nREADY=1\n", {"": "", "READY": "1"}),
+        (b"READY=0\nREADY=1", {"READY": "1"}),
+        (b"STATUS=a=b", {"STATUS": "a=b"}),
+        (b"\xff\x00=\xfe", {"\ufffd\x00": "\ufffd"}),
+    ],
+)
+def test_a_malformed_message_is_taken_for_what_it_says(message: bytes, fields: dict[str, str], line: Line) -> None:
+    ours, theirs = line
+    theirs.send(message)
+    theirs.send(b"WATCHDOG=1")
+    assert hear(ours) == ([fields, {"WATCHDOG": "1"}], True)
+
+
+def test_a_message_that_is_too_long_is_cut_and_the_next_one_is_whole(line: Line) -> None:
+    ours, theirs = line
+    theirs.send(b"STATUS=" + b"x" * 100_000)
+    theirs.send(b"READY=1")
+    (long, ready), _ = hear(ours)
+    assert len(long["STATUS"]) < 100_000
+    assert ready == {"READY": "1"}
+
+
+def test_a_master_that_does_not_listen_keeps_no_worker_waiting_and_is_not_kept_itself(line: Line) -> None:
+    ours, theirs = line
+    notifier, sent = Notifier(theirs, 1.0), 0
+    while not notifier.lost:
+        notifier.watchdog()
+        sent += 1
+        assert sent < 100_000
+    assert sent > BATCH
+    told, more = hear(ours)
+    assert (len(told), more) == (BATCH, True)
+    # What is left is read in the next turn.
+    rest, _ = hear(ours)
+    assert rest
+    notifier.ready("Serving")
+    while told:
+        last, (told, _) = told, hear(ours)
+    assert last[-1] == {"READY": "1", "STATUS": "Serving"}
+
+
+def test_a_line_that_has_ended_is_told(line: Line) -> None:
+    ours, theirs = line
+    assert hear(ours) == ([], True)
+    theirs.send(b"STOPPING=1")
+    theirs.close()
+    assert hear(ours) == ([{"STOPPING": "1"}], False)
+    assert hear(ours) == ([], False)
+
+
+def test_a_master_that_is_gone_costs_nothing_but_the_message(line: Line) -> None:
+    ours, theirs = line
+    ours.close()
+    notifier = Notifier(theirs, 1.0)
+    notifier.watchdog()
+    assert notifier.lost == 1
