@@ -711,6 +711,14 @@ def test_the_application_sees_nothing_of_the_master(begin: Begin) -> None:
     assert [name for name in names if name.startswith("APPSERVER_")] == []
 
 
+def test_the_flags_of_the_interpreter_are_the_workers_too(begin: Begin) -> None:
+    flags = ["-O", "-Wignore::UserWarning", "-X", "utf8"]
+    crew = begin("behaviour:app", 1, command=[sys.executable, *flags, "-m", "appserver"])
+    (pid,) = crew.settle(1)
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    assert set(flags) <= set(words[: words.index("-m")])
+
+
 def test_without_workers_a_reload_is_refused_in_words(serve: Starter, tmp_path: Path) -> None:
     control = tmp_path / "control.sock"
     serve("behaviour:app", "--control", f"unix:{control}")

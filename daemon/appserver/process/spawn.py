@@ -103,7 +103,7 @@ class Worker:
                 handover, inherited = write(settings, listeners, end, self._stacks, voice)
                 try:
                     self._process = subprocess.Popen(  # noqa: S603 - ourselves
-                        [sys.executable, "-P", "-m", "appserver.process.child", f"{generation}.{number}"],
+                        [*_interpreter(), "-P", "-m", "appserver.process.child", f"{generation}.{number}"],
                         pass_fds=inherited,
                         stdin=subprocess.DEVNULL,
                         # A terminal's Ctrl-C is for the master, which tells the workers; a second signal would cut
@@ -202,6 +202,15 @@ class Worker:
             os.close(descriptor)
         self.line.close()
         return code
+
+
+def _interpreter() -> list[str]:
+    """Python with the flags that this process has: -O, -W, -X dev and the like are meant for the application.
+
+    Nothing public tells them; multiprocessing asks the same function for its own children.
+    """
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+    return [sys.executable, *flags]
 
 
 def explain_exit(code: int) -> str:
