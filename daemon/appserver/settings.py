@@ -382,7 +382,7 @@ class Settings:
         kinds.size(0, 2**40, "a size"),
         "--ws-deflate-memory",
         group="WebSocket",
-        help="Memory for the compression of all WebSockets; who comes when it is given away goes without",
+        help="Memory for the compression of all WebSockets of a process; who comes when it is given away goes without",
     )
     ws_origin: tuple[str, ...] = setting(
         (),

@@ -281,11 +281,12 @@ def test_a_variable_that_no_environment_can_hold_changes_nothing(begin: Callable
     old = crew.settle(1)
     environment.write_text('SHOP_COLOUR="r\0d"\n')
     assert reload(crew).returncode == 3
-    assert "null byte" in crew.server.record(event="reload_failed")["message"]
+    assert "cannot be started: embedded null byte" in crew.server.record(event="reload_failed")["message"]
     # Nothing of it is left that could still grow.
     crew.server.send_signal(signal.SIGTTIN)
     assert old < crew.settle(2)
     assert {worker["generation"] for worker in crew.report()["workers"]} == {1}
+    assert "Traceback" not in crew.server.stderr
 
 
 def test_a_reload_that_fails_does_not_change_how_many_workers_are_wanted(

@@ -105,7 +105,7 @@ def test_a_service_that_nobody_uses_ends_and_leaves_its_socket(workers: tuple[st
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["single", "workers"])
 def test_a_start_is_no_time_in_which_nobody_came(workers: tuple[str, ...], serve: Starter) -> None:
     with listening() as listener:
-        variables = {"STARTUP_SECONDS": "2"}
+        variables = {"STARTUP_SECONDS": "2.5"}
         server = serve("startup:slow", "--idle-exit", "1", *workers, variables=variables, **handed("http", listener))
         ready = server.told("READY", "1")
         stopping = server.told("STOPPING", "1")

@@ -129,7 +129,8 @@ class Channel(Response):
         if self._over:
             return
         if socket is None:
-            if self._eof:
+            # A denial that is under way may still be read, as any response.
+            if self._eof and not self.answering:
                 self._lose()
             return
         work = WORK
@@ -211,6 +212,7 @@ class Channel(Response):
             options.deflating += self._memory
             fields.append((b"sec-websocket-extensions", deflate[1]))
         self._socket = WebSocket(options.max_size, deflate[0] if deflate is not None and self._memory else None)
+        self._handshake = self._handshake._replace(deflate=None)  # so that it goes with the socket
         self.status = 101 if self.head.version == "1.1" else 200
         self.service.figures.websockets += 1
         self.peer.accept(self.head.stream, fields + headers)

@@ -121,11 +121,12 @@ class Cycle(ABC):
     def leave(self) -> None:  # noqa: B027 - a request has nothing to do
         """The server is about to stop: what would go on for ever should end."""
 
-    def tick(self, now: float) -> float | None:  # noqa: B027 - a request has none
+    def tick(self, now: float, *, excused: bool = False) -> float | None:  # noqa: B027 - a request has none
         """Enforce the deadlines that the cycle has of its own.
 
         Args:
             now: Of a monotonic clock, in seconds.
+            excused: What the client's other requests wait for keeps it from sending anything.
 
         Returns:
             When the next one is due; None where there is none.

@@ -62,6 +62,8 @@ def wrap(application: Application, log: Log, *, https_port: int | None, acme_dir
             # The scheme is the client's: a trusted proxy has told which one it was, if there is a proxy.
             if https_port is not None and scope["scheme"] == "http":
                 return _redirect(scope, https_port, send)
+        elif scope["type"] == "websocket" and https_port is not None and scope["scheme"] == "ws":
+            return send({"type": "websocket.close"})  # no browser follows a redirect of one
         return application(scope, receive, send)
 
     return edge

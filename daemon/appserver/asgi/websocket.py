@@ -58,17 +58,19 @@ class WebSocketCycle(Channel):
             self._finish(self._outcome or "client_gone")
 
     def _lose(self) -> None:
+        opened = self._socket is not None
         self._finish(self._outcome or "client_gone")
-        if self._socket is None:
-            self.peer.reset(self.head.stream)
-        else:
+        if opened:
             self.peer.body(self.head.stream, b"", True)
+        else:
+            self.peer.reset(self.head.stream)
 
     def refuse(self, status: int) -> None:
         """See `Cycle`."""
         self._fail(status)
         if self._socket is not None and not self._over:
-            self._finish(self._outcome or "complete")
+            # What the application has closed itself is complete, whether the client answers or not.
+            self._finish(self._outcome or ("cut" if self.gone else "complete"))
             self.peer.body(self.head.stream, b"", True)
 
     def leave(self) -> None:
@@ -189,6 +191,7 @@ class WebSocketCycle(Channel):
         if self._socket is not None:
             self.service.figures.websockets -= 1
             self._options.deflating -= self._memory
+            self._socket = None  # with what it holds: the application may run on for as long as it likes
         if self._state != COMPLETE:
             self._state = COMPLETE
             self._record(outcome)
@@ -229,7 +232,7 @@ class WebSocketCycle(Channel):
 
     # Time
 
-    def tick(self, now: float) -> float:
+    def tick(self, now: float, *, excused: bool = False) -> float:
         """See `Cycle`: the handshake, pings, and the client's answer to a Close."""
         socket = self._socket
         if now < self._due or self._over:
@@ -241,7 +244,7 @@ class WebSocketCycle(Channel):
         elif self._state == CLOSED:
             self._lose()
         else:
-            self._due = self._probe(socket, now)
+            self._due = self._probe(socket, now, excused=excused)
         return self._due
 
     def _give_up_handshake(self) -> None:
@@ -252,18 +255,18 @@ class WebSocketCycle(Channel):
         )
         self._fail(503)
 
-    def _probe(self, socket: WebSocket, now: float) -> float:
+    def _probe(self, socket: WebSocket, now: float, *, excused: bool) -> float:
         """Send a ping, or end the WebSocket of a client that has not answered the last one; when to look again."""
         interval, timeout = self._options.ping_interval, self._options.ping_timeout
         # Whoever sends is there; and the pong may be among what the application is too slow for.
-        if socket.answered or self.received > self._mark or self._inbox:
+        if socket.answered or self.received > self._mark or self._inbox or not timeout:
             if now < self._pinged + interval:
                 return self._pinged + interval
             self._pinged, self._mark = now, self.received
             self.peer.body(self.head.stream, socket.ping(), False)
             return now + min(interval, timeout or interval)
-        if not timeout:
-            return now + interval
+        if excused:
+            self._pinged = now  # from now on it could answer
         if now < self._pinged + timeout:
             return self._pinged + timeout
         self.service.log.info(

@@ -20,12 +20,15 @@ from appserver.net.endpoint import Endpoint
 from appserver.net.flow import HIGH_WATER
 from appserver.net.tls import is_adequate
 from appserver.wire.engine import Body, Broken, Event, Head, Headers, Refused, Reset, Switch
-from appserver.wire.http2 import Http2Engine
+from appserver.wire.http2 import CONNECTION_WINDOW, Http2Engine
 from appserver.wire.http2_frames import CANCEL, INADEQUATE_SECURITY, REFUSED_STREAM, name_error
 
 ABANDONED_LIMIT: Final = 100
 """Applications that may still run for requests which their client has given up, before it gets no more begun: resets
 free the protocol's count of streams at once, and an application when it pleases (CVE-2023-44487)."""
+
+EXCUSE_SECONDS: Final = 5.0
+"""What a client gets for its pongs once there is room for them again."""
 
 
 class MultiplexedConnection(Connection):
@@ -35,6 +38,7 @@ class MultiplexedConnection(Connection):
         "_abandoned",
         "_answers",
         "_asked",
+        "_crowded",
         "_deadlines",
         "_leaving",
         "_patient",
@@ -54,6 +58,7 @@ class MultiplexedConnection(Connection):
         self._abandoned: set[Task[None]] = set()
         self._scheduled = self._leaving = False
         self._told = False  # of a request that was reset for a fault of the client's
+        self._crowded = -inf  # when the client last had no window to send anything in
         self._patient = inf  # how long applications may run on once the peer has ended its input
 
     # The transport's call-backs
@@ -297,7 +302,9 @@ class MultiplexedConnection(Connection):
             self._schedule()
 
     def _end(self, stream: int) -> None:
-        self._cycles.pop(stream, None)
+        cycle = self._cycles.pop(stream, None)
+        if cycle is not None and cycle.head.websocket:
+            self._abandon(cycle)  # it ends for its client before it does for the application
         self._asked.discard(stream)
         self._schedule()
 
@@ -385,8 +392,11 @@ class MultiplexedConnection(Connection):
 
     def _expire_streams(self, now: float) -> None:
         engine = self._engine
+        # Other applications may have left no room in the connection's window for a pong; it comes a little after that.
+        if sum(cycle.unread for cycle in self._cycles.values()) >= CONNECTION_WINDOW // 2:
+            self._crowded = now
         for cycle in list(self._cycles.values()):
-            cycle.tick(now)
+            cycle.tick(now, excused=now - self._crowded < EXCUSE_SECONDS)
         waiting: dict[int, int] = {}
         for stream, sent in engine.waiting().items():
             # What its own window does not hold back waits for its turn, or for the window of them all.

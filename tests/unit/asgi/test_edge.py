@@ -13,7 +13,7 @@ from appserver.asgi.forwarded import Trust
 from appserver.asgi.http import HttpCycle
 from appserver.asgi.scope import Scopes
 from appserver.asgi.service import Service
-from appserver.asgi.types import Receive, Scope, Send
+from appserver.asgi.types import Message, Receive, Scope, Send
 from appserver.wire.engine import Head
 from tests.unit.asgi.stage import Peer, play
 from tests.unit.records import Records
@@ -358,7 +358,28 @@ def test_what_is_not_http_is_passed_on() -> None:
 
     async def scene() -> None:
         for kind in ("lifespan", "websocket"):
-            await wrapped({"type": kind, "scheme": "ws"}, nothing, nothing)  # type: ignore[arg-type]
+            await wrapped({"type": kind, "scheme": "wss"}, nothing, nothing)  # type: ignore[arg-type]
 
     play(scene())
     assert seen == ["lifespan", "websocket"]
+
+
+def test_a_websocket_in_plain_text_is_refused_where_http_is_redirected() -> None:
+    sent: list[Message] = []
+
+    async def any_application(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError
+
+    async def nothing() -> None:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    wrapped = wrap(any_application, Records().log, https_port=HTTPS_PORT, acme_dir=None)
+
+    async def scene() -> None:
+        await wrapped({"type": "websocket", "scheme": "ws"}, nothing, send)  # type: ignore[arg-type]
+
+    play(scene())
+    assert sent == [{"type": "websocket.close"}]

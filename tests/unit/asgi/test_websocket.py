@@ -1,6 +1,8 @@
 """One WebSocket and its application, without a network."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from itertools import product
 from math import inf
@@ -546,8 +548,9 @@ def test_a_denial_that_cannot_be_sent_is_misuse(messages: list[Message], fault: 
     play(scene())
 
 
-@pytest.mark.parametrize("way", [[], [DENY], [DENY, MORE]])
-@pytest.mark.parametrize("how", ["half_close", "disconnect"])
+@pytest.mark.parametrize(
+    ("way", "how"), [([], "half_close"), ([], "disconnect"), ([DENY], "disconnect"), ([DENY, MORE], "disconnect")]
+)
 def test_a_client_that_goes_before_the_answer_is_told_as_a_disconnect(way: list[Message], how: str) -> None:
     async def scene() -> None:
         stage = SocketStage()
@@ -559,6 +562,21 @@ def test_a_client_that_goes_before_the_answer_is_told_as_a_disconnect(way: list[
         stage.judge("client_gone", 401 if way else 499)
         with pytest.raises(ClientDisconnectedError):
             await stage.cycle.send(ACCEPT)
+
+    play(scene())
+
+
+@pytest.mark.parametrize("way", [[DENY], [DENY, MORE]])
+def test_a_client_that_only_ends_its_side_gets_the_denial_that_has_begun(way: list[Message]) -> None:
+    async def scene() -> None:
+        stage = SocketStage()
+        assert await stage.told() == CONNECT
+        for message in way:
+            await stage.cycle.send(message)
+        stage.cycle.half_close()
+        await stage.cycle.send({"type": "websocket.http.response.body", "body": b"no"})
+        assert stage.peer.ended
+        stage.judge("complete", 401)
 
     play(scene())
 
@@ -954,6 +972,17 @@ def test_a_bomb_is_told_1009() -> None:
     play(scene())
 
 
+def test_what_it_holds_goes_with_it_though_the_application_runs_on() -> None:
+    async def scene() -> None:
+        stage = await opened(headers=[DEFLATE])
+        deflate = weakref.ref(stage.cycle._socket._protocol.extensions[0])  # type: ignore[union-attr]
+        stage.cycle.disconnect()
+        gc.collect()
+        assert deflate() is None
+
+    play(scene())
+
+
 def test_a_denied_one_has_no_part_in_the_memory() -> None:
     async def scene() -> None:
         stage = SocketStage(headers=[DEFLATE])
@@ -1094,8 +1123,21 @@ def test_without_a_timeout_a_ping_is_waited_for_for_ever() -> None:
         for _ in range(5):
             assert stage.cycle.tick(now) == now + 20
             now += 20
-        assert len(pings(stage)) == 1
+        assert len(pings(stage)) == 5
         assert not stage.peer.ended
+
+    play(scene())
+
+
+def test_a_client_that_cannot_send_has_its_time_from_when_it_can() -> None:
+    async def scene() -> None:
+        stage = await opened()
+        due = stage.cycle.tick(stage.peer.due)
+        timeout = stage.options.ping_timeout
+        assert stage.cycle.tick(due, excused=True) == due + timeout
+        assert not stage.peer.ended
+        stage.cycle.tick(due + timeout)
+        assert stage.peer.ended
 
     play(scene())
 
