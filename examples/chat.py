@@ -1,4 +1,7 @@
-"""A chat of one room: every message goes to everybody. Open the page in two windows."""
+"""A chat of one room: every message goes to everybody. Open the page in two windows.
+
+The room is in the memory of one process: with several workers there would be as many rooms.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -376,6 +376,8 @@ def _table(report: Mapping[str, Any]) -> Iterator[str]:
 def _text(key: str, value: object) -> str:
     if isinstance(value, dict):
         return "  ".join(f"{name} {_text(name, part)}" for name, part in value.items())
+    if key == "memory" and isinstance(value, int):
+        return f"{value / 1024**2:.1f} MiB"
     if key == "uptime" and isinstance(value, int | float):
         return str(timedelta(seconds=int(value)))
     if value is None:
