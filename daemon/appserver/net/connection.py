@@ -323,7 +323,8 @@ class Connection(BufferedProtocol):
     def abort(self) -> None:
         """End at once."""
         if self._transport is not None:
-            self._transport.abort()
+            with suppress(AttributeError):  # Debian 12's asyncio: of a TLS transport that has ended a moment ago
+                self._transport.abort()
 
     # Deadlines
 
