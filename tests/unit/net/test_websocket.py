@@ -652,7 +652,7 @@ def test_a_slow_application_stops_its_client(run: Play, ways: Ways, size: int) -
         told.gate.set()
         await serving.until(lambda: len(told.messages) >= pushed // len(one))
         assert {len(message["bytes"]) for message in told.messages} == {size}
-        assert cycle._queued == 0  # type: ignore[attr-defined]
+        await serving.until(lambda: cycle._queued == 0)  # type: ignore[attr-defined]
         await serving.end()
 
     run(scene)
@@ -763,7 +763,7 @@ def test_a_ping_flood_from_a_client_that_does_not_read_is_bounded_and_cut(run: P
         assert held < 4_000_000
         [connection] = serving.endpoint.connections
         [cycle] = connection._cycles.values()
-        assert cycle.full
+        await serving.until(lambda: cycle.full)
         for seconds in (0, TIMEOUTS.write + 1, 2 * TIMEOUTS.write + 2):
             serving.later(seconds)
             await serving.quiet()
