@@ -193,7 +193,7 @@ class Memory:
 def make_memory(engine: str) -> Memory:
     """A connection of this engine, by its name."""
     clock = Clock()
-    return Memory(pick_http2(engine)(Limits(), clock), engine, clock)
+    return Memory(pick_http2(engine)(Limits(), clock, websocket=True), engine, clock)
 
 
 def _fields(body: bytes) -> Headers:

@@ -297,11 +297,14 @@ def test_malformed_connect(client: Client, fields: Fields) -> None:
     client.expect_malformed(1)
 
 
-def test_extended_connect_is_not_offered(client: Client) -> None:
-    """RFC 8441 sections 3, 4: without the server's setting, :protocol is no pseudo-field."""
-    assert not client.ledger.settings.get(frames.Setting.ENABLE_CONNECT_PROTOCOL)
-    fields = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), SCHEME, PATH, AUTHORITY]
-    client.headers(1, fields, end=False)
+def test_extended_connect_is_offered(client: Client) -> None:
+    """RFC 8441 section 3: by a setting of 1; what it is for is in tests/conformance/websocket."""
+    assert client.ledger.settings.get(frames.Setting.ENABLE_CONNECT_PROTOCOL) == 1
+
+
+def test_a_protocol_belongs_to_connect(client: Client) -> None:
+    """RFC 8441 section 4: :protocol stands in no other request."""
+    client.headers(1, [(b":method", b"GET"), (b":protocol", b"websocket"), SCHEME, PATH, AUTHORITY], end=False)
     client.expect_malformed(1)
 
 
