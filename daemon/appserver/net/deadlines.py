@@ -5,7 +5,7 @@ its client: for the rest of a request's body, or for a window that lets its resp
 the minimum rate since the deadline was set is overdue. So nothing here runs when a request begins or ends.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -28,6 +28,11 @@ class _Wait:
     """When it is overdue; of a monotonic clock, in seconds."""
     mark: int
     """Bytes that had moved when the deadline was set."""
+
+
+def is_window_taken(cycles: Iterable[Cycle]) -> bool:
+    """Whether what slow applications have not read takes the connection's window from all: then nothing is late."""
+    return sum([cycle.unread for cycle in cycles]) >= CONNECTION_WINDOW // 2
 
 
 class StreamDeadlines:
@@ -59,8 +64,7 @@ class StreamDeadlines:
         timeouts = self._timeouts
         late: list[tuple[int, str]] = []
         waits: dict[tuple[str, int], _Wait] = {}
-        # What slow applications have not read can take the connection's window from all: then no body is late.
-        blocked = sum(cycle.unread for cycle in cycles.values()) >= CONNECTION_WINDOW // 2
+        blocked = is_window_taken(cycles.values())
         for stream, cycle in cycles.items():
             # With something unread it is the application that is slow; without 100 Continue nothing is to come; where
             # the answer has begun, the two may talk to each other as slowly as they like.

@@ -15,12 +15,12 @@ from appserver.asgi.http import HttpCycle
 from appserver.asgi.scope import Scopes
 from appserver.errors import ClientDisconnectedError
 from appserver.net.connection import CLOSING, IDLE, OPENING, SERVING, Connection
-from appserver.net.deadlines import HEAD, SHARED, UPLOAD, StreamDeadlines
+from appserver.net.deadlines import HEAD, SHARED, UPLOAD, StreamDeadlines, is_window_taken
 from appserver.net.endpoint import Endpoint
 from appserver.net.flow import HIGH_WATER
 from appserver.net.tls import is_adequate
 from appserver.wire.engine import Body, Broken, Event, Head, Headers, Refused, Reset, Switch
-from appserver.wire.http2 import CONNECTION_WINDOW, Http2Engine
+from appserver.wire.http2 import Http2Engine
 from appserver.wire.http2_frames import CANCEL, INADEQUATE_SECURITY, REFUSED_STREAM, name_error
 
 ABANDONED_LIMIT: Final = 100
@@ -392,8 +392,7 @@ class MultiplexedConnection(Connection):
 
     def _expire_streams(self, now: float) -> None:
         engine = self._engine
-        # Other applications may have left no room in the connection's window for a pong; it comes a little after that.
-        if sum(cycle.unread for cycle in self._cycles.values()) >= CONNECTION_WINDOW // 2:
+        if is_window_taken(self._cycles.values()):  # there is no room for a pong either; it comes a little after that
             self._crowded = now
         for cycle in list(self._cycles.values()):
             cycle.tick(now, excused=now - self._crowded < EXCUSE_SECONDS)

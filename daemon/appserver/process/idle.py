@@ -1,8 +1,13 @@
-"""Leaving when nobody comes: under socket activation the next connection starts the service again."""
+"""Leaving by itself: when nobody comes, or when enough has been answered.
+
+Under socket activation the next connection starts the service again.
+"""
 
 from collections.abc import Iterable
+from secrets import randbelow
 
 from appserver.net.listeners import Listener
+from appserver.settings import Settings
 
 
 class Idle:
@@ -39,3 +44,8 @@ class Idle:
 def can_leave(listeners: Iterable[Listener]) -> bool:
     """Whether somebody else holds all sockets, and starts us again for the next connection."""
     return all(listener.inherited and not listener.connected for listener in listeners if not listener.control)
+
+
+def draw_limit(settings: Settings) -> int:
+    """After how many answers a process has done enough, by chance a few more than were named; 0 for never."""
+    return settings.max_requests and settings.max_requests + randbelow(settings.max_requests_jitter + 1)

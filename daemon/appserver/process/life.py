@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from importlib import import_module
-from secrets import randbelow
 from socket import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +28,7 @@ from appserver.errors import Exit, LifespanError
 from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint
 from appserver.process.handover import HURRY, RETIRE
-from appserver.process.idle import Idle, can_leave
+from appserver.process.idle import Idle, can_leave, draw_limit
 from appserver.settings import Settings
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
@@ -108,7 +107,7 @@ class Life:
         self._timers: dict[str, TimerHandle] = {}
         self._begun = self._ticked = monotonic()
         self._idle = Idle(settings.idle_exit if can_leave(one.listener for one, _ in acceptors) else 0.0, self._begun)
-        self._limit = settings.max_requests and settings.max_requests + randbelow(settings.max_requests_jitter + 1)
+        self._limit = draw_limit(settings)
         self._drain_end = 0.0
         self.state = STARTING
 
@@ -179,7 +178,7 @@ class Life:
             self._access.close()  # now, so that the log of the shutdown stands behind all requests
         await self._shut_down()
         self.state = STOPPED
-        self._notifier.report(self.report())  # the last figures, for the master's sums
+        self._tell_master()  # the last figures, for its sums
         (self._log.info if cut else self._say)("Stopped", code="stopped", requests_cut=cut)
         for timer in self._timers.values():
             timer.cancel()
@@ -339,7 +338,11 @@ class Life:
             self._notifier.extend(TICK_SECONDS * 5)
         if self.state != STARTING:
             self._notifier.status(self._status())
-        self._notifier.report(self.report())
+        self._tell_master()
+
+    def _tell_master(self) -> None:
+        if self._line is not None:
+            self._notifier.report(self.report())
 
     def _retire(self, now: float) -> None:
         """Stop by ourselves, where that was asked for; with workers it is the master's to see to."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from appserver.net.listeners import Listener
 from appserver.process.handover import HURRY, RETIRE, VARIABLE, environment_for_workers, write
+from appserver.process.idle import draw_limit
 from appserver.process.policy import DOOMED, SERVING, STARTING
 from appserver.process.worker import EXPLAIN_SIGNAL
 from appserver.settings import Settings
@@ -88,9 +89,7 @@ class Worker:
         self._settings = settings
         # Not all at once: they were started together.
         self._age = settings.max_age * (1 + secrets.randbelow(100) / 1000)
-        self._limit = settings.max_requests and settings.max_requests + secrets.randbelow(
-            settings.max_requests_jitter + 1
-        )
+        self._limit = draw_limit(settings)
         self.exit_code: int | None = None
         self.been = {STARTING}
         with ExitStack() as undo:

@@ -31,7 +31,6 @@ NO_STATUS: Final = 1005
 """The peer's Close named no code; never sent."""
 ABNORMAL: Final = 1006
 """The connection ended without a Close; never sent."""
-INVALID_DATA: Final = 1007
 INTERNAL_ERROR: Final = 1011
 RESTART: Final = 1012
 
