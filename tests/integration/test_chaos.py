@@ -19,7 +19,7 @@ from tests.integration.servers import Starter
 from tests.integration.workers import Crew, count_fds, eventually, find_children, is_alive, read_memory
 
 FULL: Final = bool(os.environ.get("FULL"))
-SECONDS: Final = 600 if FULL else 20
+SECONDS: Final = 600 if FULL else 12
 WORKERS: Final = 3
 RECOVERY: Final = 5.0
 """Within so many seconds the service answers again, whatever has happened."""

@@ -28,7 +28,9 @@ def circus(tmp_path: Path) -> Iterator[Isolation]:
         with inside.running(SCRIPTS / "circusd", PACKAGED, output=log):
             wait_until_served(inside, f"{URL}/whoami")
             yield inside
-        assert "Traceback" not in log.read_text()
+        # Circus itself tells one when it has to look at its watchers while it stops.
+        tracebacks = log.read_text().split("Traceback")[1:]
+        assert [one for one in tracebacks if "circus.exc.ConflictError" not in one] == []
 
 
 def control(inside: Isolation, *words: str) -> dict[str, object]:

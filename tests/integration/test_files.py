@@ -87,6 +87,7 @@ def traced(server: Server, output: Path) -> Iterator[None]:
         assert strace.stderr is not None
         assert b"attached" in strace.stderr.readline()
         yield
+        server.get("/pid")  # the last call has returned, which it may not have when the client has its last byte
         strace.send_signal(signal.SIGINT)
 
 

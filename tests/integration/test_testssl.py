@@ -1,6 +1,7 @@
 """testssl.sh scans the defaults: it finds nothing worse than LOW, but for what is told in EXCEPTIONS."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any, Final
@@ -10,9 +11,11 @@ import pytest
 from tests.certificates import Issuer
 from tests.integration.servers import Starter, clean_environment
 
-CHECKS: Final = ("-p", "-s", "-f", "-P", "-S", "-h", "-U")
-"""Protocols, suites by strength, forward secrecy, preferences, defaults with the certificate, headers, vulnerabilities:
-all that give a verdict. The simulation of clients, half a minute more, gives none."""
+FULL: Final = bool(os.environ.get("FULL"))
+CHECKS: Final = ("-p", "-s", "-P", "-S", "-h", *(("-f", "-U") if FULL else ()))
+"""Protocols, suites by strength, preferences, defaults with the certificate and headers, and in `make test-all` forward
+secrecy and vulnerabilities, which take half a minute and hang on OpenSSL alone: all that give a verdict. The simulation
+of clients gives none."""
 
 HARMLESS: Final = frozenset({"OK", "INFO", "LOW", "DEBUG"})
 

@@ -161,7 +161,7 @@ def test_a_worker_that_is_lost_before_all_have_started_is_the_end_of_a_first_sta
     crew = begin("several:crashing_beside_slow", 2, ready=False, expected=3, variables={"SHOP_SECONDS": "5"})
     assert crew.server.wait(5) == 3
     assert "as soon as it was ready" in crew.server.told("EXIT_STATUS", "3").fields["STATUS"]
-    assert starts(tmp_path) == 2
+    assert starts(tmp_path) <= 2  # the other one may not have come so far
 
 
 @contextmanager

@@ -282,8 +282,11 @@ def pair(*, tcp: bool = False) -> tuple[socket.socket, socket.socket]:
     if not tcp:
         ours, theirs = socket.socketpair()
     else:
+        theirs = socket.socket()
+        # Said before it connects, or the kernel lets it grow: up to 32 MiB (tcp(7), tcp_rmem), more than a flood here.
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            theirs = socket.create_connection(listener.getsockname())
+            theirs.connect(listener.getsockname())
             ours, _ = listener.accept()
     ours.setblocking(False)
     return ours, theirs
