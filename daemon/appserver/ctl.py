@@ -89,7 +89,7 @@ def check(words: Sequence[str]) -> Exit:
     pick(loaded.settings.http)
     said = sum(origin != "default" for origin in loaded.origins.values())
     _report("settings", "ok", f"{said} set, {len(loaded.origins) - said} default")
-    from appserver.process.worker import find_doubts  # noqa: PLC0415 - brings the loop and the log along
+    from appserver.process.doubts import find_doubts  # noqa: PLC0415 - for this command alone
 
     for warning in (*loaded.warnings, *find_doubts(settings, encrypted=settings.encrypted)):
         _report("settings", "warning", warning)

@@ -3,7 +3,7 @@
 GET /livez    200 as long as the event loop turns
 GET /readyz   200 while requests are served, 503 before that and while draining
 POST /reload  200 when new workers serve, 500 and why when those from before go on; with `--workers`
-GET /status   JSON, the fields of `process.worker.Worker.report()`
+GET /status   JSON, the fields of `process.life.Life.report()` or `process.master.Master.report()`
 """
 
 import json

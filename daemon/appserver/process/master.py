@@ -24,9 +24,11 @@ from appserver.asgi.service import Service
 from appserver.errors import AppserverError, Exit, ListenError, OperatorError
 from appserver.net.listeners import Listener, open_listeners
 from appserver.process.crew import Crew, Generation
+from appserver.process.doubts import find_doubts
+from appserver.process.endpoints import make_connections
 from appserver.process.idle import Idle, can_leave
 from appserver.process.life import DRAINING, SERVING, STARTING
-from appserver.process.worker import find_doubts, make_connections, report_failure
+from appserver.process.worker import report_failure
 from appserver.settings import TABLE as ROWS
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import raise_limit, take_inherited

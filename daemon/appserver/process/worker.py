@@ -7,21 +7,21 @@ import signal
 import sys
 import threading
 from asyncio import AbstractEventLoop
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
 from functools import partial
 from socket import socket
-from time import monotonic, sleep
+from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from appserver.asgi.control import make_control
-from appserver.asgi.edge import HTTPS_PORT, wrap
+from appserver.asgi.edge import wrap
 from appserver.asgi.forwarded import Trust
 from appserver.asgi.lifespan import Lifespan
 from appserver.asgi.loader import load
-from appserver.asgi.service import Service, WebSockets
+from appserver.asgi.service import Service
 from appserver.errors import (
     ApplicationError,
     AppserverError,
@@ -32,10 +32,9 @@ from appserver.errors import (
     OperatorError,
     UsageError,
 )
-from appserver.net.acceptor import Acceptor
-from appserver.net.endpoint import Endpoint, Timeouts
 from appserver.net.listeners import Listener, open_listeners
-from appserver.net.serial import SerialConnection
+from appserver.process.doubts import find_doubts
+from appserver.process.endpoints import find_https_port, make_connections, make_websockets
 from appserver.process.handover import Handover
 from appserver.process.idle import can_leave
 from appserver.process.life import CANCEL_SECONDS, Life
@@ -45,8 +44,7 @@ from appserver.system.notify import Notifier
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import Log, build, capture_stdlib
 from appserver.wire.engine import Limits
-from appserver.wire.origins import Origins
-from appserver.wire.select import MakeEngine, MakeHttp2, pick, pick_http2
+from appserver.wire.select import pick, pick_http2
 
 if TYPE_CHECKING:
     from appserver.net.renewal import Certificates
@@ -216,38 +214,6 @@ def load_certificates(settings: Settings, listeners: Iterable[Listener], log: Lo
     return None
 
 
-def find_doubts(settings: Settings, *, encrypted: bool, activated: bool = True) -> Iterator[str]:
-    """Say which settings have no effect, or not the one that was meant; each may still be right.
-
-    Args:
-        settings: All of them.
-        encrypted: A listener speaks TLS.
-        activated: All sockets are somebody else's, who starts the process again for the next connection.
-    """
-    if settings.idle_exit and not activated:
-        yield "--idle-exit has no effect: the sockets are not systemd's, and nobody would start the process again"
-    if settings.workers is None:
-        for flag, given in (("--max-age", settings.max_age), ("--max-memory", settings.max_memory)):
-            if given:
-                yield f"{flag} has no effect without --workers"
-    if not encrypted:
-        for flag, given in (
-            ("--hsts", settings.hsts is not None),
-            ("--tls-min-version", settings.tls_min_version != "1.2"),
-            ("--tls-ciphers", settings.tls_ciphers is not None),
-            ("--tls-key-password", settings.tls_key_password is not None),
-        ):
-            if given:
-                yield f"{flag} has no effect: no listener speaks TLS"
-        if settings.https_redirect:
-            yield (
-                "--https-redirect: no listener speaks TLS. Port 443 has to be served by a proxy that is trusted and"
-                " sends X-Forwarded-Proto, or clients are led around in a circle"
-            )
-    if settings.acme_dir is not None and not os.path.isdir(settings.acme_dir):  # noqa: PTH112 - never raises
-        yield f"--acme-dir: {settings.acme_dir} is no folder; until it is, challenges are answered with 404"
-
-
 def _run(
     settings: Settings,
     application: Any,
@@ -363,85 +329,6 @@ async def _live(
         return await life.run()
     finally:
         access.close()  # for a life that ends by an exception; a stop has done it
-
-
-def find_https_port(listeners: Iterable[Listener]) -> int:
-    """The port of the first listener that speaks TLS over TCP; that of a proxy in front where there is none."""
-    for listener in listeners:
-        name = listener.sock.getsockname()
-        if listener.tls and isinstance(name, tuple):
-            port: int = name[1]
-            return port
-    return HTTPS_PORT
-
-
-def make_websockets(settings: Settings) -> WebSockets | None:
-    """How WebSockets are served; None where they are not."""
-    if settings.ws == "none":
-        return None
-    return WebSockets(
-        max_size=settings.ws_max_size,
-        max_queue=settings.ws_max_queue,
-        open_timeout=settings.ws_open_timeout,
-        close_timeout=settings.ws_close_timeout,
-        ping_interval=settings.ws_ping_interval,
-        ping_timeout=settings.ws_ping_timeout,
-        window_bits=settings.ws_deflate_window_bits if settings.ws_per_message_deflate else 0,
-        deflate_memory=settings.ws_deflate_memory,
-        origins=Origins.of(settings.ws_origin),
-    )
-
-
-def make_connections(
-    settings: Settings, service: Service, listener: Listener, loop: AbstractEventLoop, log: Log
-) -> tuple[Acceptor, Endpoint]:
-    """What accepts the connections of a listener, and what they share."""
-    endpoint = make_endpoint(settings, service, listener, loop, pick(settings.http), pick_http2(settings.http2_engine))
-    return Acceptor(listener, loop, partial(SerialConnection, endpoint), log, settings.backlog), endpoint
-
-
-def make_endpoint(
-    settings: Settings,
-    service: Service,
-    listener: Listener,
-    loop: AbstractEventLoop,
-    make_engine: MakeEngine,
-    make_http2: MakeHttp2,
-) -> Endpoint:
-    """What the connections of a listener share."""
-    limits = Limits(
-        request_line=settings.limit_request_line,
-        field=settings.limit_request_field_size,
-        fields=settings.limit_request_fields,
-        head=settings.limit_request_head,
-        body=settings.limit_request_body,
-        streams=settings.http2_max_concurrent_streams,
-    )
-    timeouts = Timeouts(
-        header=settings.timeout_header,
-        body=settings.timeout_body,
-        write=settings.timeout_write,
-        keep_alive=settings.timeout_keep_alive,
-        linger=settings.linger,
-        min_rate=settings.min_rate,
-    )
-    websocket = service.websockets is not None
-    return Endpoint(
-        name=listener.name,
-        service=service,
-        loop=loop,
-        # Over TLS the handshake says what is spoken (RFC 9113 section 3.2).
-        make_engine=partial(
-            make_engine,
-            limits,
-            http2=listener.http2 and not listener.tls,
-            upgrade=settings.http2_upgrade and listener.http2 and not listener.tls,
-            websocket=websocket,
-        ),
-        make_http2=partial(make_http2, limits, monotonic, websocket=websocket) if listener.http2 else None,
-        timeouts=timeouts,
-        eager=sys.version_info >= (3, 12),
-    )
 
 
 def _report(log: Log, loop: AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001

@@ -1,0 +1,38 @@
+"""Settings without effect, or not with the one that was meant: told at the start and by `appserverctl check`."""
+
+import os
+from collections.abc import Iterator
+
+from appserver.settings import Settings
+
+
+def find_doubts(settings: Settings, *, encrypted: bool, activated: bool = True) -> Iterator[str]:
+    """Say which settings have no effect, or not the one that was meant; each may still be right.
+
+    Args:
+        settings: All of them.
+        encrypted: A listener speaks TLS.
+        activated: All sockets are somebody else's, who starts the process again for the next connection.
+    """
+    if settings.idle_exit and not activated:
+        yield "--idle-exit has no effect: the sockets are not systemd's, and nobody would start the process again"
+    if settings.workers is None:
+        for flag, given in (("--max-age", settings.max_age), ("--max-memory", settings.max_memory)):
+            if given:
+                yield f"{flag} has no effect without --workers"
+    if not encrypted:
+        for flag, given in (
+            ("--hsts", settings.hsts is not None),
+            ("--tls-min-version", settings.tls_min_version != "1.2"),
+            ("--tls-ciphers", settings.tls_ciphers is not None),
+            ("--tls-key-password", settings.tls_key_password is not None),
+        ):
+            if given:
+                yield f"{flag} has no effect: no listener speaks TLS"
+        if settings.https_redirect:
+            yield (
+                "--https-redirect: no listener speaks TLS. Port 443 has to be served by a proxy that is trusted and"
+                " sends X-Forwarded-Proto, or clients are led around in a circle"
+            )
+    if settings.acme_dir is not None and not os.path.isdir(settings.acme_dir):  # noqa: PTH112 - never raises
+        yield f"--acme-dir: {settings.acme_dir} is no folder; until it is, challenges are answered with 404"

@@ -1,0 +1,98 @@
+"""From settings to what serves a listener: its acceptor, and what its connections share."""
+
+import sys
+from asyncio import AbstractEventLoop
+from collections.abc import Iterable
+from functools import partial
+from time import monotonic
+
+from appserver.asgi.edge import HTTPS_PORT
+from appserver.asgi.service import Service, WebSockets
+from appserver.net.acceptor import Acceptor
+from appserver.net.endpoint import Endpoint, Timeouts
+from appserver.net.listeners import Listener
+from appserver.net.serial import SerialConnection
+from appserver.settings import Settings
+from appserver.telemetry.log import Log
+from appserver.wire.engine import Limits
+from appserver.wire.origins import Origins
+from appserver.wire.select import MakeEngine, MakeHttp2, pick, pick_http2
+
+
+def find_https_port(listeners: Iterable[Listener]) -> int:
+    """The port of the first listener that speaks TLS over TCP; that of a proxy in front where there is none."""
+    for listener in listeners:
+        name = listener.sock.getsockname()
+        if listener.tls and isinstance(name, tuple):
+            port: int = name[1]
+            return port
+    return HTTPS_PORT
+
+
+def make_websockets(settings: Settings) -> WebSockets | None:
+    """How WebSockets are served; None where they are not."""
+    if settings.ws == "none":
+        return None
+    return WebSockets(
+        max_size=settings.ws_max_size,
+        max_queue=settings.ws_max_queue,
+        open_timeout=settings.ws_open_timeout,
+        close_timeout=settings.ws_close_timeout,
+        ping_interval=settings.ws_ping_interval,
+        ping_timeout=settings.ws_ping_timeout,
+        window_bits=settings.ws_deflate_window_bits if settings.ws_per_message_deflate else 0,
+        deflate_memory=settings.ws_deflate_memory,
+        origins=Origins.of(settings.ws_origin),
+    )
+
+
+def make_connections(
+    settings: Settings, service: Service, listener: Listener, loop: AbstractEventLoop, log: Log
+) -> tuple[Acceptor, Endpoint]:
+    """What accepts the connections of a listener, and what they share."""
+    endpoint = make_endpoint(settings, service, listener, loop, pick(settings.http), pick_http2(settings.http2_engine))
+    return Acceptor(listener, loop, partial(SerialConnection, endpoint), log, settings.backlog), endpoint
+
+
+def make_endpoint(
+    settings: Settings,
+    service: Service,
+    listener: Listener,
+    loop: AbstractEventLoop,
+    make_engine: MakeEngine,
+    make_http2: MakeHttp2,
+) -> Endpoint:
+    """What the connections of a listener share."""
+    limits = Limits(
+        request_line=settings.limit_request_line,
+        field=settings.limit_request_field_size,
+        fields=settings.limit_request_fields,
+        head=settings.limit_request_head,
+        body=settings.limit_request_body,
+        streams=settings.http2_max_concurrent_streams,
+    )
+    timeouts = Timeouts(
+        header=settings.timeout_header,
+        body=settings.timeout_body,
+        write=settings.timeout_write,
+        keep_alive=settings.timeout_keep_alive,
+        linger=settings.linger,
+        min_rate=settings.min_rate,
+    )
+    websocket = service.websockets is not None
+    return Endpoint(
+        name=listener.name,
+        service=service,
+        loop=loop,
+        # Over TLS the handshake says what is spoken (RFC 9113 section 3.2).
+        make_engine=partial(
+            make_engine,
+            limits,
+            http2=listener.http2 and not listener.tls,
+            upgrade=settings.http2_upgrade and listener.http2 and not listener.tls,
+            websocket=websocket,
+        ),
+        make_http2=partial(make_http2, limits, monotonic, websocket=websocket) if listener.http2 else None,
+        timeouts=timeouts,
+        eager=sys.version_info >= (3, 12),
+    )
