@@ -202,9 +202,9 @@ class Serving:
         self.clients: list[Client] = []
         _PLAYING.append(self)
 
-    async def connect(self, *, tcp: bool = False) -> Client:
-        """A new connection, over a socket pair or over TCP on the loopback."""
-        ours, theirs = pair(tcp=tcp)
+    async def connect(self, *, tcp: bool = False, buffer: int | None = None) -> Client:
+        """A new connection, over a socket pair or over TCP on the loopback; see `pair`."""
+        ours, theirs = pair(tcp=tcp, buffer=buffer)
         client = Client(theirs, self.loop)
         self.clients.append(client)
         await self.loop.connect_accepted_socket(partial(SerialConnection, self.endpoint), ours)
@@ -277,17 +277,24 @@ class Serving:
 _PLAYING: Final[list[Serving]] = []
 
 
-def pair(*, tcp: bool = False) -> tuple[socket.socket, socket.socket]:
-    """The server's end and the client's, connected; the server's does not block."""
+def pair(*, tcp: bool = False, buffer: int | None = None) -> tuple[socket.socket, socket.socket]:
+    """The server's end and the client's, connected; the server's does not block.
+
+    Args:
+        tcp: Over the loopback instead of a socket pair.
+        buffer: Bytes that the kernel holds for each end of TCP. Else it lets them grow, to 4 and 32 MiB (tcp(7)).
+    """
     if not tcp:
         ours, theirs = socket.socketpair()
     else:
         theirs = socket.socket()
-        # Said before it connects, or the kernel lets it grow: up to 32 MiB (tcp(7), tcp_rmem), more than a flood here.
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+        if buffer is not None:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)  # before it connects
         with socket.create_server(("127.0.0.1", 0)) as listener:
             theirs.connect(listener.getsockname())
             ours, _ = listener.accept()
+        if buffer is not None:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     ours.setblocking(False)
     return ours, theirs
 
