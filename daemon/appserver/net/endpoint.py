@@ -1,7 +1,7 @@
 """A listener's half of what its connections need."""
 
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 READ_SIZE: Final = 64 * 1024
 """Bytes taken from the kernel at once. One buffer serves all connections of a loop: it is filled and emptied within
 one call-back. asyncio and uvloop would hand over 256 KiB at once, two thirds of what a connection may hold in all."""
+
+DRAINED_AT_ONCE: Final = 100
+"""Connections that are told to end in one turn of the loop: 10,000 WebSockets, at 100 us each, stopped it for 1 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,11 @@ class Endpoint:
         for connection in [connection for connection in self.connections if connection.is_due(now)]:
             connection.expire(now)
 
-    def drain(self) -> None:
-        """Let every connection end with its next response."""
+    def drain(self) -> Iterator[None]:
+        """Let every connection end with its next response, in steps: between two of them the loop may turn."""
         self.draining = True
-        for connection in list(self.connections):
-            connection.drain()
+        for number, connection in enumerate(list(self.connections), 1):
+            if connection in self.connections:
+                connection.drain()
+            if number % DRAINED_AT_ONCE == 0:
+                yield

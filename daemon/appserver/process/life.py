@@ -245,7 +245,8 @@ class Life:
                 if self._line is not None:
                     acceptor.listener.close()  # our end of it: held on to, it would keep the address taken
         for endpoint in self._endpoints:
-            endpoint.drain()
+            for _ in endpoint.drain():
+                await asyncio.sleep(0)
         while self._busy() and self._stops < 2 and monotonic() < self._drain_end:
             await asyncio.sleep(DRAIN_TICK_SECONDS)
             for acceptor, endpoint in self._acceptors:

@@ -259,6 +259,11 @@ class Serving:
         for _ in range(10):
             await asyncio.sleep(0.001)
 
+    def drain(self) -> None:
+        """Tell all connections that the server stops."""
+        for _ in self.endpoint.drain():
+            pass
+
     def drop(self) -> None:
         """Give up everything that is still open."""
         self.endpoint.cutting = True

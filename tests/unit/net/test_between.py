@@ -53,7 +53,7 @@ def test_what_comes_behind_a_response_that_has_ended_does_not_answer_again(run: 
         elif event == "deadline":
             serving.later(1000)
         elif event == "drain":
-            serving.endpoint.drain()
+            serving.drain()
         elif event == "finish":
             connection.finish()
         else:

@@ -495,7 +495,7 @@ def test_who_does_not_close_behind_the_leave_is_cut(run: Play, http2: str) -> No
         serving = Serving(echo, http2=http2)
         client = await serving.connect_http2()
         await client.get()
-        serving.endpoint.drain()
+        serving.drain()
         await client.rest()
         assert serving.multiplexed.phase == CLOSING
         await client.client.send(b"whatever")
@@ -538,7 +538,7 @@ def test_nothing_is_looked_at_where_nothing_is_waited_for(run: Play, http2: str)
         await client.get()
         connection = serving.multiplexed
         assert not connection.is_due(monotonic())
-        serving.endpoint.drain()
+        serving.drain()
         await client.rest()
         client.client.close()
         await serving.over()

@@ -437,7 +437,7 @@ def test_a_draining_server_sends_a_file_to_its_end(run: Play, large: Path) -> No
     async def scene() -> None:
         serving = Serving(by_path(large))
         client = await begin(serving)
-        serving.endpoint.drain()
+        serving.drain()
         await take(client, 64 * MEBIBYTE)
         await serving.end()
 

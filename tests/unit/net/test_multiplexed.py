@@ -772,7 +772,7 @@ def test_draining_lets_all_requests_end_and_refuses_none_that_was_sent_in_good_f
         streams = [client.peer.ask("/one"), client.peer.ask("/two")]
         await client.flush()
         await serving.until(lambda: len(gates.called) == 2)
-        serving.endpoint.drain()
+        serving.drain()
         streams.append(client.peer.ask("/three"))  # before the notice is seen
         await client.until(lambda: len(client.peer.goaways) == 2)
         assert client.peer.goaways == [(MAX_WINDOW, 0), (streams[2], 0)]
@@ -797,7 +797,7 @@ def test_draining_a_download_lets_it_end(run: Play, http2: str) -> None:
         stream = client.peer.ask()
         client.peer.slow.add(stream)
         await client.until(lambda: len(client.peer.answers[stream].body) == WINDOW)
-        serving.endpoint.drain()
+        serving.drain()
         await client.until(lambda: len(client.peer.goaways) == 2)
         client.peer.slow.clear()
         client.peer.grant(stream, WINDOW)
@@ -814,7 +814,7 @@ def test_an_idle_connection_is_drained_at_once(run: Play, http2: str) -> None:
         serving = Serving(hello, http2=http2)
         client = await serving.connect_http2()
         await client.get()
-        serving.endpoint.drain()
+        serving.drain()
         await client.rest()
         assert client.peer.goaways == [(MAX_WINDOW, 0), (1, 0)]
         client.client.close()

@@ -5,13 +5,14 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from typing import Any, TypeAlias
 
 import pytest
 
 from appserver.asgi.http import READ_AHEAD
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
-from appserver.net.endpoint import READ_SIZE
+from appserver.net.endpoint import DRAINED_AT_ONCE, READ_SIZE
 from appserver.net.flow import HIGH_WATER
 from appserver.net.serial import SerialConnection
 from appserver.wire.engine import Limits
@@ -1027,7 +1028,7 @@ def test_while_draining_an_idle_connection_gets_one_more_answer(run: Play) -> No
         client = await serving.connect()
         await client.send(GET)
         await client.responses(1)
-        serving.endpoint.drain()
+        serving.drain()
         serving.later(1.9)
         await serving.quiet()
         await client.send(GET)
@@ -1045,12 +1046,34 @@ def test_while_draining_an_idle_connection_is_closed_after_the_linger_time(run: 
         idle, fresh = await serving.connect(), await serving.connect()
         await idle.send(GET)
         await idle.responses(1)
-        serving.endpoint.drain()
+        serving.drain()
         serving.later(2.1)
         assert len(await idle.all_responses()) == 1
         assert await fresh.rest() == b""
         await serving.over()
         assert serving.records.of("deadline") == []
+
+    run(scene)
+
+
+def test_many_connections_are_told_in_steps_and_those_that_end_between_two_are_not(run: Play) -> None:
+    async def scene() -> None:
+        serving = Serving(hello)
+        clients = [await serving.connect() for _ in range(DRAINED_AT_ONCE + 2)]
+        for client in clients:
+            await client.send(GET)
+            await client.responses(1)
+        steps = serving.endpoint.drain()
+        next(steps)
+        late = [one for one in serving.endpoint.connections if one.deadline > monotonic() + TIMEOUTS.linger]
+        assert len(late) == 2
+        late[0].abort()
+        await serving.until(lambda: late[0] not in serving.endpoint.connections)
+        assert list(steps) == []
+        assert len(serving.endpoint.connections) == DRAINED_AT_ONCE + 1
+        serving.later(TIMEOUTS.linger + 0.1)
+        await serving.over()
+        assert serving.records.tracebacks() == []
 
     run(scene)
 
@@ -1067,7 +1090,7 @@ def test_while_draining_a_running_request_is_answered_and_the_connection_closed(
         client = await serving.connect()
         await client.send(GET)
         await serving.until(lambda: len(serving.service.tasks) == 1)
-        serving.endpoint.drain()
+        serving.drain()
         serving.later(1000)
         gate.set()
         [response] = await client.all_responses()
@@ -1090,7 +1113,7 @@ def test_while_draining_all_that_was_pipelined_is_answered(run: Play) -> None:
         client = await serving.connect()
         await client.send(GET * 3)
         await serving.until(lambda: len(serving.service.tasks) == 1)
-        serving.endpoint.drain()
+        serving.drain()
         gate.set()
         responses = await client.all_responses()
         assert [response.values(b"connection") for response in responses] == [[], [], [b"close"]]
@@ -1102,7 +1125,7 @@ def test_while_draining_all_that_was_pipelined_is_answered(run: Play) -> None:
 def test_a_connection_made_while_draining_gets_its_one_answer(run: Play) -> None:
     async def scene() -> None:
         serving = Serving(hello)
-        serving.endpoint.drain()
+        serving.drain()
         client = await serving.connect()
         await client.send(GET)
         [response] = await client.all_responses()

@@ -506,7 +506,7 @@ def test_a_drain_tells_1012(run: Play, ways: Ways) -> None:
         told = Told()
         serving = ways.serve(told)
         socket = await ways.open(serving)
-        serving.endpoint.drain()
+        serving.drain()
         assert (await socket.next()).close == (1012, "")
         await socket.send(frames.close(1012))
         assert await socket.rest() == []
@@ -530,7 +530,7 @@ def test_who_is_accepted_while_the_server_leaves_is_told_1012(run: Play, ways: W
         serving = ways.serve(application)
         asking = asyncio.ensure_future(ways.open(serving))
         await serving.until(lambda: serving.service.figures.requests == 1)
-        serving.endpoint.drain()
+        serving.drain()
         await serving.quiet()
         gate.set()
         socket = await asking
