@@ -158,8 +158,8 @@ def test_a_worker_that_is_lost_before_all_have_started_is_the_end_of_a_first_sta
     begin: Begin, tmp_path: Path
 ) -> None:
     (tmp_path / "go").touch()
-    crew = begin("several:crashing_beside_slow", 2, ready=False, expected=3, variables={"SHOP_SECONDS": "5"})
-    assert crew.server.wait(5) == 3
+    crew = begin("several:crashing_beside_slow", 2, ready=False, expected=3, variables={"SHOP_SECONDS": "30"})
+    assert crew.server.wait(25) == 3
     assert "as soon as it was ready" in crew.server.told("EXIT_STATUS", "3").fields["STATUS"]
     assert starts(tmp_path) <= 2  # the other one may not have come so far
 
@@ -338,7 +338,7 @@ def test_a_worker_that_is_stopped_is_replaced(begin: Begin) -> None:
 
 
 def test_a_master_that_stood_still_blames_nobody_and_keeps_nobody_waiting(begin: Begin) -> None:
-    crew = begin("behaviour:app", 2, "--timeout-worker", "1")
+    crew = begin("behaviour:app", 2, "--timeout-worker", "4")
     pids = crew.settle(2)
     crew.server.send_signal(signal.SIGSTOP)
     try:
