@@ -19,6 +19,7 @@ from appserver.kinds import Kind, UnfitError, parse_integer
 SUN_PATH_MAX: Final = 107
 """Bytes of a UNIX socket's path: sun_path has 108, with the NUL behind a path or before an abstract name (unix(7))."""
 BIND_EXPECTED: Final = "expected host:port, [v6]:port, :port, unix:PATH, unix:@NAME, fd://N or fd://NAME"
+STATSD_PORT: Final = 8125
 # sd_listen_fds_with_names(3): printable ASCII without ":" and at most 255 characters.
 _FD_NAME: Final = re.compile(r"[!-9;-~]{1,255}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
@@ -145,6 +146,19 @@ def parse_socket_path(text: str) -> str:
     return path
 
 
+def parse_statsd(text: str) -> TcpBind | UnixBind:
+    """Read the address of a server of statsd: `host`, `host:port`, `unix:PATH`, `unix://PATH`.
+
+    Raises:
+        UnfitError: It is none of these.
+    """
+    bare = text if ":" in text or text.startswith("/") else f"{text}:{STATSD_PORT}"
+    bind = _parse_address(bare)
+    if isinstance(bind, FdBind) or (isinstance(bind, TcpBind) and not (bind.host and bind.port)):
+        raise UnfitError
+    return bind
+
+
 def parse_fd(text: str) -> int:
     """Read a file descriptor's number."""
     return parse_integer(text, 0, 2**31 - 1)
@@ -186,12 +200,20 @@ def _insecure_bind_list(text: str) -> tuple[str, ...]:
     return binds
 
 
+def _statsd(text: str) -> str:
+    try:
+        return str(parse_statsd(text))
+    except UnfitError as error:
+        raise UnfitError(nearest=error.nearest) from None
+
+
 def _control(text: str) -> str:
     if not text.startswith("unix:"):
         raise UnfitError(nearest=f"unix:{text}" if text.startswith(("/", "@")) else None)
     return str(_parse_address(text))
 
 
+STATSD: Final = Kind(_statsd, "expected host:port or unix:PATH", "HOST:PORT")
 HOST: Final = Kind(parse_host, "expected a host name or an IP address", "HOST")
 SOCKET_PATH: Final = Kind(parse_socket_path, "expected the path of a UNIX socket, or @NAME for an abstract one", "PATH")
 CONTROL: Final = Kind(_control, "expected unix:PATH or unix:@NAME", "unix:PATH")

@@ -241,6 +241,17 @@ def _origin_list(text: str) -> tuple[str, ...]:
     return origins
 
 
+_STATSD_PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]*")
+# What would end a tag, or the line: https://docs.datadoghq.com/developers/dogstatsd/datagram_shell.
+_DOGSTATSD_TAGS: Final = re.compile(r"(?:[^|#,\s]+(?:,[^|#,\s]+)*)?")
+
+
+def _match(pattern: re.Pattern[str], text: str) -> str:
+    if not pattern.fullmatch(text):
+        raise UnfitError
+    return text
+
+
 def _word(text: str) -> str:
     if not text or "\0" in text:
         raise UnfitError
@@ -423,6 +434,12 @@ MODE: Final = Kind(
 )
 DURATION: Final = duration(zero=True)
 DEADLINE: Final = duration(zero=False)
+STATSD_PREFIX: Final = Kind(
+    lambda text: _match(_STATSD_PREFIX, text).rstrip("."), "expected letters, digits, dots, - and _", "NAME"
+)
+DOGSTATSD_TAGS: Final = Kind(
+    lambda text: _match(_DOGSTATSD_TAGS, text), "expected tags with commas between: env:prod,shop", "TAGS"
+)
 HEADERS: Final = Kind(
     _header_list,
     "expected Name: value",

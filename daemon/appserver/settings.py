@@ -24,6 +24,7 @@ from appserver.binds import (
     HOST,
     INSECURE_BINDS,
     SOCKET_PATH,
+    STATSD,
     Bind,
     FdBind,
     TcpBind,
@@ -597,6 +598,31 @@ class Settings:
     )
     access_log: bool = setting(
         True, kinds.SWITCH, "--access-log", group="Logging", help="Write a record for every request"
+    )
+
+    statsd_host: str | None = setting(
+        None,
+        STATSD,
+        "--statsd-host",
+        group="Metrics",
+        help="Server of statsd that gets the metrics every five seconds: host, host:port or unix:PATH",
+        reload=False,
+    )
+    statsd_prefix: str = setting(
+        "appserver",
+        kinds.STATSD_PREFIX,
+        "--statsd-prefix",
+        group="Metrics",
+        help="What the names of metrics begin with in statsd",
+        reload=False,
+    )
+    dogstatsd_tags: str = setting(
+        "",
+        kinds.DOGSTATSD_TAGS,
+        "--dogstatsd-tags",
+        group="Metrics",
+        help="Tags of dogstatsd for each metric: env:prod,shop",
+        reload=False,
     )
 
     config: str | None = setting(

@@ -214,7 +214,13 @@ class Channel(Response):
         self._socket = WebSocket(options.max_size, deflate[0] if deflate is not None and self._memory else None)
         self._handshake = self._handshake._replace(deflate=None)  # so that it goes with the socket
         self.status = 101 if self.head.version == "1.1" else 200
-        self.service.figures.websockets += 1
+        figures = self.service.figures
+        figures.websockets += 1
+        figures.websockets_opened += 1
+        figures.websockets_http2 += self.head.version == "2"
+        # Now, and with the time of the handshake: how long a WebSocket stays says nothing of how fast we are.
+        figures.observe(self.status, monotonic() - self._begun)
+        self._observed = True
         self.peer.accept(self.head.stream, fields + headers)
         self._schedule(options.ping_interval)
         self._loop.call_soon(self._begin)

@@ -52,6 +52,7 @@ class Cycle(ABC):
         "_listener",
         "_loop",
         "_misused",
+        "_observed",
         "_request_id",
         "_state",
         "_waiters",
@@ -79,6 +80,7 @@ class Cycle(ABC):
         self._request_id: str = scope["state"]["request_id"]
         self._state = ""
         self._misused = False
+        self._observed = False  # it is in the metrics already
         self._waiters: set[Future[None]] | tuple[()] = ()
         self.task: Task[None] | None = None
         self.gone = False
@@ -213,15 +215,18 @@ class Cycle(ABC):
         service, head = self.service, self.head
         if self.status == 0:
             self.status = CLIENT_CLOSED_REQUEST
-        service.figures.requests -= 1
-        service.figures.answered += 1
+        figures, duration = service.figures, monotonic() - self._begun
+        figures.requests -= 1
+        figures.answered += 1
         if self.status >= 500 or outcome == "cut":
-            service.figures.failed += 1
+            figures.failed += 1
+        if not self._observed:
+            figures.observe(self.status, duration)
         if service.access is not None:
             service.access.record(
                 head,
                 self.status,
-                monotonic() - self._begun,
+                duration,
                 self._client,
                 self._request_id,
                 self.received,

@@ -8,26 +8,11 @@ from appserver.asgi.forwarded import Trust
 from appserver.asgi.types import Application
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import Log
+from appserver.telemetry.metrics import Metrics
 from appserver.wire.origins import Origins
 
 if TYPE_CHECKING:
     from asyncio import Task
-
-
-@dataclass(slots=True)
-class Figures:
-    """Live figures of a worker, for STATUS= and the control socket."""
-
-    connections: int = 0
-    requests: int = 0
-    """In flight, WebSockets included."""
-    websockets: int = 0
-    """Open."""
-    answered: int = 0
-    failed: int = 0
-    """Answered with 5xx or cut short by a fault of the application."""
-    refused: int = 0
-    """Refused as bad input."""
 
 
 @dataclass(slots=True)
@@ -84,7 +69,7 @@ class Service:
     state: dict[str, Any] = field(default_factory=dict)
     fields: Defaults = field(default_factory=Defaults)
     websockets: WebSockets | None = None
-    figures: Figures = field(default_factory=Figures)
+    figures: Metrics = field(default_factory=Metrics)
     tasks: "set[Task[None]]" = field(default_factory=set)
 
     @property

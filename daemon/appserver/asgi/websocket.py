@@ -190,6 +190,7 @@ class WebSocketCycle(Channel):
             self._room.cancel()
         if self._socket is not None:
             self.service.figures.websockets -= 1
+            self.service.figures.websockets_http2 -= self.head.version == "2"
             self._options.deflating -= self._memory
             self._socket = None  # with what it holds: the application may run on for as long as it likes
         if self._state != COMPLETE:

@@ -82,7 +82,7 @@ class Connection(BufferedProtocol):
         self._endpoint = endpoint
         self._engine = engine
         self._view = memoryview(endpoint.buffer)
-        self._out = Outflow(endpoint.loop, endpoint.timeouts)
+        self._out = Outflow(endpoint.loop, endpoint.timeouts, endpoint.service.figures)
         self._transport: Transport | None = None
         self._cycles: dict[int, Cycle] = {}
         self._scopes: Scopes
@@ -108,6 +108,7 @@ class Connection(BufferedProtocol):
         )
         endpoint.connections.add(self)
         endpoint.service.figures.connections += 1
+        endpoint.service.figures.accepted += 1
         self.deadline = monotonic() + endpoint.timeouts.header
         if endpoint.draining:
             self._engine.drain()

@@ -19,6 +19,7 @@ from typing import Final
 
 from appserver.errors import ClientDisconnectedError
 from appserver.net.endpoint import Timeouts
+from appserver.telemetry.metrics import Metrics
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes of a response that are held before the application has to wait, and of pipelined requests before the peer has
@@ -46,6 +47,7 @@ class Outflow:
     Args:
         loop: The running loop.
         timeouts: `write` and `min_rate` are used.
+        figures: Where bytes are counted.
 
     Attributes:
         paused: More than `HIGH_WATER` bytes wait in the transport.
@@ -55,6 +57,7 @@ class Outflow:
     __slots__ = (
         "_burst",
         "_closing",
+        "_figures",
         "_final",
         "_held",
         "_left",
@@ -68,8 +71,8 @@ class Outflow:
         "paused",
     )
 
-    def __init__(self, loop: AbstractEventLoop, timeouts: Timeouts) -> None:
-        self._loop, self._timeouts = loop, timeouts
+    def __init__(self, loop: AbstractEventLoop, timeouts: Timeouts, figures: Metrics) -> None:
+        self._loop, self._timeouts, self._figures = loop, timeouts, figures
         self._transport: Transport | None = None
         self._waiters: set[Future[None]] = set()
         self._burst = self._written = 0
@@ -101,12 +104,14 @@ class Outflow:
             self._burst = HIGH_WATER  # the writer has to let the loop run, so that it learns what happened
             return
         for data in pieces:  # not writelines(): asyncio's forgets the limits of the buffer (Python 3.12 and 3.13)
-            self._written += len(data)
-            self._burst += len(data)
-            if self._held is None or (len(data) <= PIECE_SIZE and not self.paused):
+            size = len(data)
+            self._written += size
+            self._burst += size
+            self._figures.bytes_sent += size
+            if self._held is None or (size <= PIECE_SIZE and not self.paused):
                 transport.write(data)
             else:
-                self._held += [memoryview(data)[at : at + PIECE_SIZE] for at in range(0, len(data), PIECE_SIZE)]
+                self._held += [memoryview(data)[at : at + PIECE_SIZE] for at in range(0, size, PIECE_SIZE)]
                 self._write_held(transport)
 
     def _write_held(self, transport: Transport) -> None:
@@ -181,6 +186,7 @@ class Outflow:
                 break
         self._written += sent
         self._burst += sent
+        self._figures.bytes_sent += sent
         # As with resume(): a peer that has taken what the buffer may hold has earned itself a new deadline.
         if sent == count or self._written - self._left >= HIGH_WATER:
             self.deadline = inf

@@ -66,6 +66,7 @@ class MultiplexedConnection(Connection):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin: our SETTINGS need not wait for the client's."""
         super().connection_made(transport)
+        self._endpoint.service.figures.connections_http2 += 1
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and not is_adequate(tls):
             self._handle(self._engine.fail(INADEQUATE_SECURITY, "a cipher suite that HTTP/2 must not be spoken over"))
@@ -78,6 +79,7 @@ class MultiplexedConnection(Connection):
         self._scopes = scopes
         self._out.attach(transport)
         endpoint.connections.add(self)
+        endpoint.service.figures.connections_http2 += 1
         self.deadline = monotonic() + endpoint.timeouts.header
         if endpoint.draining:
             self._engine.drain()
@@ -90,6 +92,7 @@ class MultiplexedConnection(Connection):
         """Bytes have come."""
         if self.phase is CLOSING:
             return  # read only so that the kernel does not answer with a reset and take our last answer with it
+        self._endpoint.service.figures.bytes_received += nbytes
         self._handle(self._engine.receive(self._view[:nbytes].tobytes()))
         if self._engine.more and self._transport is not None:
             self._transport.pause_reading()
@@ -125,6 +128,7 @@ class MultiplexedConnection(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over, both ways."""
         super().connection_lost(exc)
+        self._endpoint.service.figures.connections_http2 -= 1
         self._wake()
 
     # Events

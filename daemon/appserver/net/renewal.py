@@ -29,6 +29,9 @@ from appserver.system.credentials import find_file
 from appserver.telemetry.log import Log
 
 DAY: Final = 86400.0
+EXPIRIES: Final = 100
+"""Of so many certificates the expiry goes into the metrics, and through a worker's report, which has a limit."""
+
 SOON_SECONDS: Final = 14 * DAY
 """So long before a certificate expires it is told, once a day. Tools renew a month ahead: something is wrong then."""
 
@@ -96,6 +99,13 @@ class Certificates:
         verb = "expired" if first.ends <= self._clock() else "good until"
         more = "; the new files cannot be served with" if self.failure else ""
         return f"certificate {first.label} {verb} {show_time(first.ends)[:10]}{more}"
+
+    @property
+    def expiries(self) -> dict[str, float]:
+        """When the certificates that expire first do, in seconds since 1970, by the first name of each."""
+        facts = sorted((identity.facts for identity in self.identities), key=lambda one: one.ends)
+        # Of two for one name, which an RSA and an ECDSA key have, the nearer one.
+        return {one.label: one.ends for one in reversed(facts[:EXPIRIES])}
 
     def report(self) -> dict[str, Any]:
         """What the control socket tells."""

@@ -61,6 +61,7 @@ class SerialConnection(Connection):
         if self._ended:
             self.conclude()  # before the engine sees anything behind the request that it belongs to
         self._received += nbytes
+        self._endpoint.service.figures.bytes_received += nbytes
         data = self._view[:nbytes].tobytes()
         tunnel = self._tunnel
         if tunnel is not None:

@@ -18,21 +18,18 @@ from typing import Any, Final
 from appserver.errors import Exit
 from appserver.net.listeners import Listener
 from appserver.process import policy
-from appserver.process.policy import HUNG, KILLED, LEAVING, SERVING, STARTING, STUCK, TABLE, Patience
+from appserver.process.policy import CAUSES, HUNG, KILLED, LEAVING, SERVING, STARTING, STUCK, TABLE, Patience
 from appserver.process.spawn import Worker, find_blocker
 from appserver.settings import Settings
 from appserver.system.notify import hear
 from appserver.telemetry.log import Log
+from appserver.telemetry.metrics import Metrics, Supervision, brief, total
 
 SPARE_SECONDS: Final = 15.0
 """What a worker that leaves gets beyond its own deadlines, before it is killed."""
 
 HURRY_SECONDS: Final = 10.0
 """What workers get after a second signal: they cut what runs, and threads of the application have five seconds."""
-
-COUNTS: Final = ("answered", "failed", "refused", "log_dropped")
-GAUGES: Final = ("connections", "requests", "websockets")
-"""Figures of workers: those that only grow, and those of the moment."""
 
 
 @dataclass(slots=True)
@@ -102,13 +99,14 @@ class Crew:
         current: The one that serves; None before the first is complete.
         stopping: No worker is started any more.
         lost: Workers that ended without having been told to.
+        restarts: Workers that another one took, or takes, the place of, by cause.
         codes: Exit codes since `stopping`.
         left: Set whenever a worker has ended.
     """
 
     def __init__(self, listeners: Sequence[Listener], log: Log, loop: AbstractEventLoop) -> None:
         self._listeners, self._log, self._loop = listeners, log, loop
-        self._past: Counter[str] = Counter()  # counts of workers that are gone
+        self._past = Metrics()  # of workers that are gone
         self._numbers = 0
         self._looked = monotonic()
         self._hurried: float | None = None  # since when
@@ -116,6 +114,7 @@ class Crew:
         self.current: Generation | None = None
         self.stopping = False
         self.lost = 0
+        self.restarts: Counter[str] = Counter()
         self.codes: set[int] = set()
         self.left = asyncio.Event()
 
@@ -243,10 +242,12 @@ class Crew:
         serving = worker.state == SERVING
         action, following = TABLE[worker.state, event]
         generation = self._generation_of(worker)
+        if (cause := CAUSES.get((worker.state, event))) is not None:
+            self.restarts[cause] += 1
         if following != worker.state:
             worker.enter(following)
         if action == policy.ADMIT:
-            worker.report = {}  # that was of its start
+            worker.report = None  # that was of its start
             os.eventfd_write(generation.voice, 1)  # what goes wrong after this is news again
             self._check(generation)
             for other in list(generation.workers.values()):
@@ -288,10 +289,13 @@ class Crew:
         if self.stopping:
             # One that had to be killed takes along what it was at; one that hung, what it hung in.
             hung = not worker.been.isdisjoint((HUNG, STUCK))
-            cut = code < 0 and SERVING in worker.been and (hung or worker.report.get("requests"))
+            cut = (
+                code < 0 and SERVING in worker.been and (hung or (worker.report is not None and worker.report.requests))
+            )
             self.codes.add(Exit.CUT if cut else code)
         del generation.workers[worker.pid]
-        self._past.update({name: worker.report.get(name, 0) for name in COUNTS})
+        if worker.report is not None:
+            self._past += worker.report.kept()
         self.lost += state in (SERVING, HUNG, KILLED)
         if state == SERVING:
             self._log.error(
@@ -372,25 +376,31 @@ class Crew:
         for worker in workers:
             # Not at once, or a limit that every worker exceeds from the start would be a storm.
             if worker.state == SERVING and worker.number not in leaving and now - worker.begun >= policy.REST_SECONDS:
-                reason = worker.find_spent()
-                if reason is not None:
+                spent = worker.find_spent()
+                if spent is not None:
                     worker.succeeded = True
-                    self._log.info(f"Worker {worker.pid} is replaced: {reason}", worker_pid=worker.pid)
+                    self.restarts[spent.cause] += 1
+                    self._log.info(f"Worker {worker.pid} is replaced: {spent.reason}", worker_pid=worker.pid)
                     self._spawn(generation, worker.number)
                     return
 
     # Facts
 
-    def figures(self) -> dict[str, int]:
+    def figures(self) -> Metrics:
         """Sums over the workers, and of counts also over those that are gone."""
-        workers = self.workers
-        sums = {name: sum(worker.report.get(name, 0) for worker in workers) for name in (*GAUGES, *COUNTS)}
-        return {name: number + self._past[name] for name, number in sums.items()}
+        return total((self._past, *(worker.report for worker in self.workers if worker.report is not None)))
+
+    def supervision(self, reloads: Mapping[str, int]) -> Supervision:
+        """What the metrics tell of the workers; `reloads` are the master's, by outcome."""
+        workers = dict.fromkeys((STARTING, SERVING, HUNG, LEAVING), 0)
+        workers |= Counter(worker.state for worker in self.workers)
+        restarts = dict.fromkeys((*CAUSES.values(), "requests", "age", "memory"), 0) | self.restarts
+        return Supervision(workers, restarts, reloads, self.current.number if self.current is not None else 0)
 
     @property
     def told(self) -> bool:
         """Whether each worker that serves has told how it is."""
-        return all(worker.report for worker in self.workers if worker.state == SERVING)
+        return all(worker.report is not None for worker in self.workers if worker.state == SERVING)
 
     def report(self) -> list[dict[str, Any]]:
         """Each worker."""
@@ -401,16 +411,16 @@ class Crew:
                 "generation": worker.generation,
                 "uptime": round(monotonic() - worker.begun, 3),
                 "memory": worker.memory,
-                **{name: worker.report.get(name, 0) for name in (*GAUGES, *COUNTS)},
+                **brief(worker.report or Metrics()),
             }
             for worker in self.workers
         ]
 
 
-def _parse(text: str) -> tuple[dict[str, int], str | None]:
+def _parse(text: str) -> tuple[Metrics | None, str | None]:
     """The figures of a report and the state that it tells, whatever the text is."""
     try:
         report = json.loads(text)
-        return {name: int(report[name]) for name in (*GAUGES, *COUNTS)}, report.get("state")
+        return Metrics.load(report), report.get("state")
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        return {}, None
+        return None, None

@@ -29,6 +29,7 @@ from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint
 from appserver.process.handover import HURRY, RETIRE
 from appserver.process.idle import Idle, can_leave, draw_limit
+from appserver.process.metering import Meter
 from appserver.settings import Settings
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
@@ -78,6 +79,9 @@ class Life:
         engines: Names of the HTTP/1.1 engine and of the HTTP/2 engine, None where that is not served.
         certificates: What TLS is spoken with; None without TLS.
         line: To the master; None where there is none.
+
+    Attributes:
+        snapshot: Tells what those who watch are told.
     """
 
     def __init__(
@@ -102,6 +106,8 @@ class Life:
         self._urls = [acceptor.listener.url for acceptor, _ in acceptors]
         self._endpoints = [endpoint for acceptor, endpoint in acceptors if not acceptor.listener.control]
         self._access = self._endpoints[0].service.access
+        self._meter = Meter(self._endpoints[0].service.figures, [one for one, _ in acceptors], log, certificates)
+        self.snapshot = self._meter.snapshot
         self._stop = asyncio.Event()
         self._stops = 0
         self._timers: dict[str, TimerHandle] = {}
@@ -115,7 +121,6 @@ class Life:
 
     def report(self) -> dict[str, Any]:
         """What the control socket tells; `appserverctl status` shows it."""
-        figures = self._endpoints[0].service.figures
         report = {
             "state": self.state,
             "version": __version__,
@@ -127,18 +132,11 @@ class Life:
             "http2": self._engines[1],
             "listeners": self._urls,
             "lifespan": self._lifespan.supported,
-            "connections": figures.connections,
-            "requests": figures.requests,
-            "websockets": figures.websockets,
-            "answered": figures.answered,
-            "failed": figures.failed,
-            "refused": figures.refused,
-            "log_dropped": self._log.dropped,
+            **self._meter.report(),
         }
         if self._certificates is not None:
-            handshakes = [acceptor.handshakes for acceptor, _ in self._acceptors if acceptor.handshakes is not None]
             report |= self._certificates.report()
-            report["handshakes_failed"] = sum(one.failed for one in handshakes)
+            report["handshakes_failed"] = self._meter.read().handshakes_failed
         return report
 
     def _status(self) -> str:
@@ -322,6 +320,7 @@ class Life:
                 code="watchdog",
                 blocked_us=round((now - self._ticked - TICK_SECONDS) * 1_000_000),
             )
+        self._meter.look(now - self._ticked - TICK_SECONDS)
         self._ticked = now
         fields, encrypted = (Defaults(default_fields(self._settings, tls=tls)) for tls in (False, True))
         if self._certificates is not None:
@@ -343,7 +342,7 @@ class Life:
 
     def _tell_master(self) -> None:
         if self._line is not None:
-            self._notifier.report(self.report())
+            self._notifier.report({"state": self.state, **self._meter.read().dump()})
 
     def _retire(self, now: float) -> None:
         """Stop by ourselves, where that was asked for; with workers it is the master's to see to."""

@@ -22,18 +22,21 @@ from appserver import __version__
 from appserver.asgi.control import make_control
 from appserver.asgi.service import Service
 from appserver.errors import AppserverError, Exit, ListenError, OperatorError
+from appserver.net.backlog import read_backlogs
 from appserver.net.listeners import Listener, open_listeners
 from appserver.process.crew import Crew, Generation
 from appserver.process.doubts import find_doubts
 from appserver.process.endpoints import make_connections
 from appserver.process.idle import Idle, can_leave
 from appserver.process.life import DRAINING, SERVING, STARTING
+from appserver.process.metering import make_statsd
 from appserver.process.worker import report_failure
 from appserver.settings import TABLE as ROWS
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import raise_limit, take_inherited
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import LEVELS, Log, build
+from appserver.telemetry.metrics import Snapshot, Window, summarize
 
 if TYPE_CHECKING:
     from appserver.net.acceptor import Acceptor
@@ -105,6 +108,7 @@ class Master:
         self._fed = 0.0  # when the watchdog last was
         self._begun = monotonic()
         self._reloads = self._reloads_failed = self._stops = 0
+        self._window = Window()
         self._failure: str | None = None  # of the last reload
         self._stopped = asyncio.Event()
         self._reloading: asyncio.Task[str | None] | None = None
@@ -124,7 +128,9 @@ class Master:
         self._loop.add_signal_handler(signal.SIGTTIN, self._resize, 1)
         self._loop.add_signal_handler(signal.SIGTTOU, self._resize, -1)
         self._start_control()
+        statsd = make_statsd(self._fixed.anchored(), self.snapshot, self._loop, self._log)
         self._tick()
+        self._look()
         first = self._begin(self._loaded)
         self._notifier.status(f"Starting {_count(first.wanted, 'worker')}")
         stop = self._loop.create_task(self._stopped.wait())
@@ -139,7 +145,11 @@ class Master:
                 self._serve(first)
             await stop
         stop.cancel()
-        return await self._end(code, status)
+        try:
+            return await self._end(code, status)
+        finally:
+            if statsd is not None:
+                statsd.close()
 
     def _serve(self, first: Generation) -> None:
         self._crew.promote(first)
@@ -289,7 +299,7 @@ class Master:
             # A worker that has told nothing yet may have connections.
             if not self._crew.told:
                 self._idle.restart(now)
-            elif self._idle.is_over(now, figures["connections"], figures["answered"]) and not self._stops:
+            elif self._idle.is_over(now, figures.connections, figures.answered) and not self._stops:
                 self._on_stop(f"--idle-exit: no connection for {self._loaded.settings.idle_exit:g} s")
             if self._reloading is None or self._reloading.done():
                 self._notifier.status(self._status())
@@ -297,13 +307,18 @@ class Master:
             # Starting as well: --timeout-worker-start bounds it, and TimeoutStartSec= may be shorter.
             self._notifier.extend(EXTEND_SECONDS)
         if self.state == DRAINING and self._stops:
-            requests = _count(self._crew.figures()["requests"], "request")
+            requests = _count(self._crew.figures().requests, "request")
             self._notifier.status(f"Draining: {_count(len(self._crew.workers), 'worker')} left, {requests} in flight")
+
+    def _look(self) -> None:
+        self._timers["look"] = self._loop.call_later(1.0, self._look)
+        self._window.look(self._crew.figures().latencies)
 
     # Facts
 
     def _start_control(self) -> None:
-        service = Service(application=make_control(self.report, self._reload_for_control), log=self._log)
+        control = make_control(self.report, self._reload_for_control, snapshot=self.snapshot)
+        service = Service(application=control, log=self._log)
         for listener in self._listeners:
             if listener.control:
                 acceptor, endpoint = make_connections(self._loaded.settings, service, listener, self._loop, self._log)
@@ -337,9 +352,15 @@ class Master:
             "workers_lost": self._crew.lost,
             "reloads": self._reloads,
             "reloads_failed": self._reloads_failed,
-            **self._crew.figures(),
+            **summarize(self._crew.figures(), self._window),
             "workers": self._crew.report(),
         }
+
+    def snapshot(self) -> Snapshot:
+        """What those who watch are told."""
+        reloads = {"succeeded": self._reloads, "failed": self._reloads_failed}
+        backlogs = read_backlogs(self._listeners)
+        return Snapshot(__version__, self._crew.figures(), backlogs, self._crew.supervision(reloads))
 
     def _status(self) -> str:
         current, figures = self._crew.current, self._crew.figures()
@@ -347,9 +368,9 @@ class Master:
         # Until one succeeds: what serves is not what was deployed.
         failed = f"Reload failed: {self._failure}. " if self._failure is not None else ""
         return (
-            f"{failed}Serving: {serving} of {_count(wanted, 'worker')}, {_count(figures['connections'], 'connection')},"
-            f" {_count(figures['requests'], 'request')} in flight, {figures['answered']} answered,"
-            f" {figures['failed']} failed"
+            f"{failed}Serving: {serving} of {_count(wanted, 'worker')}, {_count(figures.connections, 'connection')},"
+            f" {_count(figures.requests, 'request')} in flight, {figures.answered} answered,"
+            f" {figures.failed} failed"
         )
 
 

@@ -87,6 +87,17 @@ TABLE: Final = {
 """(state, event) to (action, next state); every pair but those of GONE."""
 
 
+CAUSES: Final = {
+    (SERVING, EXITED): "lost",
+    (SERVING, STOPS): "stopped",
+    (HUNG, EXITED): "hung",
+    (KILLED, EXITED): "hung",
+    (STARTING, EXITED): "failed",
+    (DOOMED, EXITED): "failed",
+}
+"""Why another worker takes the place of one, where that was not planned; for the metrics."""
+
+
 class Patience(NamedTuple):
     """How long a worker may stay in a state, in seconds."""
 

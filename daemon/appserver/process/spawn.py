@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from appserver.net.listeners import Listener
 from appserver.process.handover import HURRY, RETIRE, VARIABLE, environment_for_workers, write
@@ -19,9 +19,19 @@ from appserver.process.policy import DOOMED, SERVING, STARTING
 from appserver.process.worker import EXPLAIN_SIGNAL
 from appserver.settings import Settings
 
+if TYPE_CHECKING:
+    from appserver.telemetry.metrics import Metrics
+
 _FRAME: Final = re.compile(r'  File "(.*)", line ([0-9]+) in (.*)')
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
 STACKS_SIZE: Final = 256 * 1024
+
+
+class Spent(NamedTuple):
+    """Why a worker should be replaced: a cause for the metrics, and a sentence."""
+
+    cause: str
+    reason: str
 
 
 class Worker:
@@ -43,7 +53,7 @@ class Worker:
         exit_code: Once it has ended; negative for a signal.
         been: The states that it has been in.
         begun: When it was started; all of a monotonic clock, in seconds.
-        report: What it last told of itself.
+        report: What it last told of itself; None before that.
         pidfd: Becomes readable when it ends.
         succeeded: Another one takes its place; it leaves when that one serves.
         failures: Workers in its place that did not live long, before it.
@@ -83,7 +93,7 @@ class Worker:
         self.number, self.generation = number, generation
         self.state = STARTING
         self.begun = self.since = self.beat = monotonic()
-        self.report: dict[str, int] = {}
+        self.report: Metrics | None = None
         self.failures = 0
         self.succeeded = False
         self._settings = settings
@@ -182,16 +192,16 @@ class Worker:
         except (OSError, ValueError, IndexError):
             return 0
 
-    def find_spent(self) -> str | None:
+    def find_spent(self) -> Spent | None:
         """Why it should be replaced; None where it should not."""
         settings = self._settings
-        answered = self.report.get("answered", 0)
+        answered = self.report.answered if self.report is not None else 0
         if self._limit and answered >= self._limit:
-            return f"it has answered {answered} requests (--max-requests)"
+            return Spent("requests", f"it has answered {answered} requests (--max-requests)")
         if self._age and monotonic() - self.begun >= self._age:
-            return f"it is {self._age:.0f} s old (--max-age)"
+            return Spent("age", f"it is {self._age:.0f} s old (--max-age)")
         if settings.max_memory and (memory := self.memory) >= settings.max_memory:
-            return f"it takes {memory >> 20} MiB of memory (--max-memory)"
+            return Spent("memory", f"it takes {memory >> 20} MiB of memory (--max-memory)")
         return None
 
     def reap(self) -> int:

@@ -38,6 +38,7 @@ from appserver.process.endpoints import find_https_port, make_connections, make_
 from appserver.process.handover import Handover
 from appserver.process.idle import can_leave
 from appserver.process.life import CANCEL_SECONDS, Life
+from appserver.process.metering import make_statsd
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import raise_limit, read_limit, take_inherited
 from appserver.system.notify import Notifier
@@ -294,7 +295,10 @@ async def _live(
     # The same but for its fields: Strict-Transport-Security belongs to responses over TLS alone (RFC 6797 section 7.2).
     encrypted = replace(service)
     # What operators ask of the control socket is not traffic: no access records, figures of its own.
-    control = Service(application=make_control(lambda: life.report()), log=log)  # noqa: PLW0108 - life comes later
+    control = Service(
+        application=make_control(lambda: life.report(), snapshot=lambda: life.snapshot()),  # noqa: PLW0108 - comes later
+        log=log,
+    )
     make_engine = pick(settings.http)
     make_http2 = pick_http2(settings.http2_engine)
     secured = sum(listener.tls for listener in listeners)
@@ -322,13 +326,17 @@ async def _live(
     if line is not None:
         _end_with_master(line, wanted=False)
     life = Life(settings, lifespan, acceptors, notifier, log, loop, engines, certificates, line)
-    if access is None:
-        return await life.run()
-    access.start(loop)
+    # A worker's figures are its master's to send.
+    statsd = make_statsd(settings, life.snapshot, loop, log) if line is None else None
+    if access is not None:
+        access.start(loop)
     try:
         return await life.run()
     finally:
-        access.close()  # for a life that ends by an exception; a stop has done it
+        if statsd is not None:
+            statsd.close()
+        if access is not None:
+            access.close()  # for a life that ends by an exception; a stop has done it
 
 
 def _report(log: Log, loop: AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001

@@ -5,7 +5,10 @@ import pytest
 
 from appserver.asgi.control import make_control
 from appserver.asgi.types import Message, Scope
+from appserver.telemetry.metrics import Metrics, Snapshot
 from tests.unit.asgi.stage import play
+
+SNAPSHOT = Snapshot("1.0", Metrics(), (), None)
 
 
 def ask(path: str, method: str = "GET", state: str = "serving") -> tuple[int, dict[bytes, bytes], Any]:
@@ -18,7 +21,7 @@ def ask(path: str, method: str = "GET", state: str = "serving") -> tuple[int, di
         sent.append(message)
 
     scope: Scope = {"type": "http", "method": method, "path": path}
-    control = make_control(lambda: {"state": state, "requests": 3})
+    control = make_control(lambda: {"state": state, "requests": 3}, snapshot=lambda: SNAPSHOT)
 
     async def scene() -> None:
         await control(scope, receive, send)
@@ -45,7 +48,7 @@ def test_the_server_is_alive_in_every_state_and_ready_in_one(state: str) -> None
 def test_other_paths_are_not_found_and_the_known_ones_named(path: str) -> None:
     status, _, content = ask(path)
     assert status == 404
-    assert content["paths"] == ["/livez", "/readyz", "/status"]
+    assert content["paths"] == ["/livez", "/readyz", "/status", "/metrics"]
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS"])
@@ -61,6 +64,6 @@ def test_head_is_a_question() -> None:
 def test_it_has_no_lifespan() -> None:
     async def scene() -> None:
         with pytest.raises(NotImplementedError, match="lifespan"):
-            await make_control(dict)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+            await make_control(dict, snapshot=lambda: SNAPSHOT)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
 
     play(scene())

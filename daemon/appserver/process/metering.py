@@ -1,0 +1,74 @@
+"""What a serving process tells of itself: its own counters, with those that its parts keep."""
+
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from appserver import __version__
+from appserver.binds import parse_statsd
+from appserver.net.acceptor import Acceptor
+from appserver.net.backlog import read_backlogs
+from appserver.settings import Settings
+from appserver.telemetry.log import Log
+from appserver.telemetry.metrics import Metrics, Snapshot, Window, summarize
+
+if TYPE_CHECKING:
+    from appserver.net.renewal import Certificates
+    from appserver.telemetry.statsd import Statsd
+
+
+class Meter:
+    """Reads the figures of a process.
+
+    Args:
+        figures: Of its service.
+        acceptors: Of all listeners.
+        log: Counts the records that it dropped.
+        certificates: What TLS is spoken with; None without TLS.
+    """
+
+    __slots__ = ("_acceptors", "_certificates", "_figures", "_log", "_window")
+
+    def __init__(
+        self, figures: Metrics, acceptors: Sequence[Acceptor], log: Log, certificates: "Certificates | None"
+    ) -> None:
+        self._figures, self._acceptors, self._log, self._certificates = figures, acceptors, log, certificates
+        self._window = Window()
+
+    def look(self, lag: float) -> None:
+        """Take the latencies of the last second; `lag` is by how much that comes late, in seconds."""
+        self._window.look(self._figures.latencies, lag)
+
+    def read(self) -> Metrics:
+        """All figures, as they are now."""
+        certificates = self._certificates
+        handshakes = (acceptor.handshakes for acceptor in self._acceptors)
+        return replace(
+            self._figures,
+            log_dropped=self._log.dropped,
+            handshakes_failed=sum(one.failed for one in handshakes if one is not None),
+            loop_lag=self._window.lag,
+            certificates={} if certificates is None else certificates.expiries,
+        )
+
+    def report(self) -> dict[str, Any]:
+        """The figures of `/status`."""
+        return summarize(self.read(), self._window)
+
+    def snapshot(self) -> Snapshot:
+        """What those who watch are told."""
+        backlogs = read_backlogs(acceptor.listener for acceptor in self._acceptors)
+        return Snapshot(__version__, self.read(), backlogs, None)
+
+
+def make_statsd(settings: Settings, take: Callable[[], Snapshot], loop: AbstractEventLoop, log: Log) -> "Statsd | None":
+    """Begin to send what `take` tells to a server of statsd; None where there is none."""
+    if settings.statsd_host is None:
+        return None
+    from appserver.telemetry.statsd import Statsd  # noqa: PLC0415 - few have one
+
+    address = parse_statsd(settings.statsd_host)
+    statsd = Statsd(address, settings.statsd_prefix, settings.dogstatsd_tags, take, loop, log)
+    statsd.start()
+    return statsd
