@@ -67,6 +67,8 @@ def test_every_setting_can_be_set_from_all_three_places(row: Row, tmp_path: Path
         "forwarded_allow_ips": "10.0.0.0/8",
         "ws_deflate_window_bits": "15",
         "ws_origin": "https://a.example",
+        "statsd_host": "localhost:8125",
+        "statsd_prefix": "shop",
     }
     text = samples.get(row.name)
     if text is None:

@@ -74,7 +74,7 @@ def _collect_metrics(metrics: Metrics) -> Iterator[Metric]:
     histogram = HistogramMetricFamily(
         f"{_PREFIX}_request_duration_seconds", "From a request's head to the end of its response."
     )
-    bounds = [*(f"{bound:g}" for bound in BUCKETS), "+Inf"]
+    bounds = [*map(str, BUCKETS), "+Inf"]
     histogram.add_metric([], list(zip(bounds, counts, strict=True)), metrics.seconds)
     yield histogram
     yield _gauge("connections", "Open connections by what is spoken on them.", "protocol", metrics.protocols)

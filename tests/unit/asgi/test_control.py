@@ -1,4 +1,5 @@
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ def ask(path: str, method: str = "GET", state: str = "serving") -> tuple[int, di
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope: Scope = {"type": "http", "method": method, "path": path}
+    scope: Scope = {"type": "http", "method": method, "path": path, "headers": []}
     control = make_control(lambda: {"state": state, "requests": 3}, snapshot=lambda: SNAPSHOT)
 
     async def scene() -> None:
@@ -28,7 +29,9 @@ def ask(path: str, method: str = "GET", state: str = "serving") -> tuple[int, di
 
     play(scene())
     head, tail = sent
-    return head["status"], dict(head["headers"]), json.loads(tail["body"])
+    headers = dict(head["headers"])
+    read = json.loads if headers[b"content-type"] == b"application/json" else bytes
+    return head["status"], headers, read(tail["body"])
 
 
 def test_status_is_the_report() -> None:
@@ -55,6 +58,25 @@ def test_other_paths_are_not_found_and_the_known_ones_named(path: str) -> None:
 def test_only_questions_are_answered(method: str) -> None:
     status, headers, _ = ask("/status", method)
     assert (status, headers[b"allow"]) == (405, b"GET, HEAD")
+
+
+def test_metrics_are_text() -> None:
+    status, headers, content = ask("/metrics")
+    assert (status, headers[b"content-type"][:11]) == (200, b"text/plain;")
+    assert b"appserver_requests_total" in content
+
+
+def test_only_questions_are_answered_with_metrics() -> None:
+    status, headers, _ = ask("/metrics", "POST")
+    assert (status, headers[b"allow"]) == (405, b"GET, HEAD")
+
+
+def test_without_the_library_metrics_are_501_and_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "appserver.telemetry.prometheus", raising=False)
+    monkeypatch.setitem(sys.modules, "prometheus_client.core", None)  # as for one that cannot be found
+    status, _, content = ask("/metrics")
+    assert status == 501
+    assert "apt install python3-prometheus-client" in content["error"]
 
 
 def test_head_is_a_question() -> None:
