@@ -6,6 +6,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -151,15 +152,15 @@ def test_without_the_library_the_answer_says_what_to_install(serve: Starter, tmp
 def load(crew: Crew, count: int) -> Samples:
     """Ask so often, and wait until the workers have told of it."""
     before = answered(scrape(crew.control))
-    for _ in range(count):
-        crew.server.get("/whoami")
+    # Each keeps its worker to itself for a moment, so that the others get some too.
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(crew.server.get, ["/block?seconds=0.02"] * count))
     return until(crew.control, lambda now: answered(now) == before + count, f"{count} more requests to be told")
 
 
 def test_what_workers_count_is_summed_and_a_killed_one_keeps_its_counts(begin: Begin) -> None:
     crew = begin("behaviour:app", 2)
-    crew.answering(2)
-    samples = load(crew, 20)
+    samples = load(crew, 40)
     for pid in crew.settle(2):
         os.kill(pid, signal.SIGKILL)
     crew.until_lost(2)

@@ -47,6 +47,7 @@ SUITES: Final = {
             "python3-cryptography",
             "python3-httpx",
             "python3-hypothesis",
+            "python3-prometheus-client",
             "python3-pytest",
             "python3-pytest-timeout",
         ),

@@ -2,7 +2,6 @@
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from appserver import __version__
@@ -44,8 +43,8 @@ class Meter:
         """All figures, as they are now."""
         certificates = self._certificates
         handshakes = (acceptor.handshakes for acceptor in self._acceptors)
-        return replace(
-            self._figures,
+        # A sum is new: who keeps it, to compare it with a later one, must not see it go on counting.
+        return self._figures + Metrics(
             log_dropped=self._log.dropped,
             handshakes_failed=sum(one.failed for one in handshakes if one is not None),
             loop_lag=self._window.lag,

@@ -12,7 +12,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from operator import add
 from typing import Any, Final, NamedTuple, Self
 
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
@@ -74,8 +73,8 @@ class Metrics:
     websockets_opened: int = field(default=0, metadata=_COUNT)
     bytes_received: int = field(default=0, metadata=_COUNT)
     bytes_sent: int = field(default=0, metadata=_COUNT)
-    statuses: Counter[int] = field(default_factory=Counter, metadata=_COUNT)
-    latencies: Counter[int] = field(default_factory=Counter, metadata=_COUNT)
+    statuses: dict[int, int] = field(default_factory=dict, metadata=_COUNT)
+    latencies: dict[int, int] = field(default_factory=dict, metadata=_COUNT)
     seconds: float = field(default=0.0, metadata=_COUNT)
     log_dropped: int = field(default=0, metadata=_COUNT)
     handshakes_failed: int = field(default=0, metadata=_COUNT)
@@ -83,9 +82,17 @@ class Metrics:
     certificates: dict[str, float] = field(default_factory=dict, metadata=_NEAREST)
 
     def observe(self, status: int, seconds: float) -> None:
-        """Count a response; once for each request, so this is short."""
-        self.statuses[status] += 1
-        self.latencies[bisect_left(BOUNDS, seconds)] += 1
+        """Count a response."""
+        # For each request: a Counter would take three times as long.
+        index = bisect_left(BOUNDS, seconds)
+        try:
+            self.statuses[status] += 1
+        except KeyError:
+            self.statuses[status] = 1
+        try:
+            self.latencies[index] += 1
+        except KeyError:
+            self.latencies[index] = 1
         self.seconds += seconds
 
     @property
@@ -124,10 +131,10 @@ class Metrics:
         for name in _FIELDS:
             raw, default = dumped[name], getattr(self, name)
             value: Any
-            if isinstance(default, Counter):
-                value = Counter({int(key): int(count) for key, count in raw.items()})
-            elif isinstance(default, dict):
+            if name == "certificates":
                 value = {str(key): float(date) for key, date in raw.items()}
+            elif isinstance(default, dict):
+                value = {int(key): int(count) for key, count in raw.items()}
             else:
                 value = type(default)(raw)
             setattr(self, name, value)
@@ -146,13 +153,17 @@ class Metrics:
         return type(self)(**merged)
 
 
+def _sum(one: Any, other: Any) -> Any:
+    return dict(Counter(one) + Counter(other)) if isinstance(one, dict) else one + other
+
+
 def _nearest(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
     both = {**one, **other}
     return {name: min(one.get(name, date), date) for name, date in both.items()}
 
 
 _FIELDS: Final = {one.name: one for one in dataclasses.fields(Metrics)}
-_MERGES: Final[Mapping[str, Callable[[Any, Any], Any]]] = {"sum": add, "max": max, "nearest": _nearest}
+_MERGES: Final[Mapping[str, Callable[[Any, Any], Any]]] = {"sum": _sum, "max": max, "nearest": _nearest}
 
 
 def total(parts: Iterable[Metrics]) -> Metrics:
@@ -197,15 +208,16 @@ class Window:
         self._lags: deque[float] = deque([0.0], WINDOW_SECONDS)
         self.latencies: Counter[int] = Counter()
 
-    def look(self, latencies: Counter[int], lag: float = 0.0) -> None:
+    def look(self, latencies: Mapping[int, int], lag: float = 0.0) -> None:
         """Take what has been counted since the start, once a second.
 
         Args:
             latencies: Counts by index in `BOUNDS`.
             lag: By how much this look is late, in seconds.
         """
-        self.latencies = latencies - self._before[0]
-        self._before.append(latencies.copy())
+        now = Counter(latencies)
+        self.latencies = now - self._before[0]
+        self._before.append(now)
         self._lags.append(max(0.0, lag))
 
     @property

@@ -9,6 +9,7 @@ Nobody ever waits for it. What cannot be sent is lost, and told once.
 
 import socket
 from asyncio import AbstractEventLoop, Task, TimerHandle
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Final
@@ -152,7 +153,7 @@ def write_lines(before: Snapshot, after: Snapshot) -> Iterator[str]:
             yield f"{name}:{added}|c"
     for name, value in _gauges(after).items():
         yield f"{name}:{value:g}|g"
-    latencies = after.metrics.latencies - before.metrics.latencies
+    latencies = Counter(after.metrics.latencies) - Counter(before.metrics.latencies)
     number = latencies.total()
     samples = min(number, SAMPLES)
     rate = f"|@{samples / number:.6g}" if samples < number else ""
@@ -176,7 +177,7 @@ def pack(lines: Iterable[str]) -> Iterator[bytes]:
 def _counts(snapshot: Snapshot) -> dict[str, int]:
     metrics, supervision = snapshot.metrics, snapshot.supervision
     counts = {
-        "requests": metrics.statuses.total(),
+        "requests": sum(metrics.statuses.values()),
         "requests.failed": metrics.failed,
         "requests.refused": metrics.refused,
         "connections.accepted": metrics.accepted,

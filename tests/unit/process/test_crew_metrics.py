@@ -1,0 +1,41 @@
+"""What a master sums up of its workers, with real workers whose application is not there."""
+
+import asyncio
+import json
+import os
+
+import pytest
+
+from appserver.process.crew import Crew, _parse
+from appserver.settings import Settings
+from appserver.telemetry.log import build
+from appserver.telemetry.metrics import Metrics
+
+
+def test_workers_that_fail_are_counted_by_cause_and_every_known_cause_is_told() -> None:
+    async def live() -> None:
+        crew = Crew([], build("critical", "json"), asyncio.get_running_loop())
+        generation = crew.begin(Settings(app="nothing_at_all:app", log_level="critical"), os.environ)
+        assert crew.supervision({}).workers["starting"] == 1
+        await generation.settle()
+        told = crew.supervision({"succeeded": 3})
+        assert told.restarts == {
+            "lost": 0, "stopped": 0, "hung": 0, "failed": 1, "requests": 0, "age": 0, "memory": 0,
+        }  # fmt: skip
+        assert (told.workers["starting"], told.reloads, told.generation) == (0, {"succeeded": 3}, 0)
+        assert crew.figures() == Metrics()
+        crew.retire(generation)
+        await crew.end()
+
+    asyncio.run(live())
+
+
+def test_a_report_is_read_with_its_state() -> None:
+    metrics = Metrics(connections=3)
+    metrics.observe(200, 0.1)
+    assert _parse(json.dumps({"state": "serving", **metrics.dump()})) == (metrics, "serving")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"state": "serving"}', "9" * 5000, "[" * 100_000])
+def test_what_is_no_report_tells_nothing(text: str) -> None:
+    assert _parse(text) == (None, None)
