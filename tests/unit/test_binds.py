@@ -8,12 +8,14 @@ from appserver.binds import (
     HOST,
     INSECURE_BINDS,
     SOCKET_PATH,
+    STATSD,
     Bind,
     FdBind,
     TcpBind,
     UnixBind,
     parse_bind,
     parse_insecure_bind,
+    parse_statsd,
 )
 from appserver.kinds import UnfitError
 
@@ -163,3 +165,33 @@ def test_a_path_has_no_question_mark() -> None:
     for kind, text in ((SOCKET_PATH, "/run/a?tls=off"), (CONTROL, "unix:/run/c?tls=off")):
         with pytest.raises(UnfitError):
             kind.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("localhost", TcpBind("localhost", 8125)),
+        ("statsd.example.org:9125", TcpBind("statsd.example.org", 9125)),
+        ("[::1]:8125", TcpBind("::1", 8125)),
+        ("unix:/run/statsd.sock", UnixBind("/run/statsd.sock")),
+        ("unix:///run/statsd.sock", UnixBind("/run/statsd.sock")),
+        ("unix:@statsd", UnixBind("@statsd")),
+    ],
+)
+def test_a_server_of_statsd_is_a_host_or_a_unix_socket(text: str, address: Bind) -> None:
+    assert parse_statsd(text) == address
+    assert parse_statsd(STATSD.parse(text)) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":8125", "localhost:0", "localhost:x", "fd://3", "a b", "unix:", "localhost:1?tls=on"]
+)
+def test_what_is_no_server_of_statsd_is_an_error(text: str) -> None:
+    with pytest.raises(UnfitError):
+        STATSD.parse(text)
+
+
+def test_the_path_of_a_server_of_statsd_without_unix_is_understood() -> None:
+    with pytest.raises(UnfitError) as caught:
+        STATSD.parse("/run/statsd.sock")
+    assert caught.value.nearest == "unix:/run/statsd.sock"

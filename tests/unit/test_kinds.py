@@ -330,3 +330,30 @@ def test_paths_are_made_absolute_and_nothing_else_about_them_is_changed(
 ) -> None:
     monkeypatch.chdir("/srv")
     assert kinds.anchor(text) == path
+
+
+# --- statsd -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix"), [("shop", "shop"), ("shop.eu.", "shop.eu"), ("", ""), ("a-b_c.1", "a-b_c.1")]
+)
+def test_a_prefix_is_without_the_dot_behind_it(text: str, prefix: str) -> None:
+    assert kinds.STATSD_PREFIX.parse(text) == prefix
+
+
+@pytest.mark.parametrize("text", ["a b", "a:b", "a|c", "a\nb", "gr\u00fcn", "a#b"])
+def test_what_would_end_a_name_is_in_no_prefix(text: str) -> None:
+    with pytest.raises(UnfitError):
+        kinds.STATSD_PREFIX.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "env:prod", "env:prod,shop,region:eu-1", "url:http://a/b"])
+def test_tags_have_commas_between(text: str) -> None:
+    assert kinds.DOGSTATSD_TAGS.parse(text) == text
+
+
+@pytest.mark.parametrize("text", [",", "a,", "a,,b", "a b", "a|b", "#a", "a\nb"])
+def test_what_would_end_a_tag_is_in_none(text: str) -> None:
+    with pytest.raises(UnfitError):
+        kinds.DOGSTATSD_TAGS.parse(text)
