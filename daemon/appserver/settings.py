@@ -197,6 +197,13 @@ class Settings:
         " used. Without it this process serves by itself",
         variables=("WEB_CONCURRENCY",),
     )
+    preload: bool = setting(
+        False,
+        kinds.SWITCH,
+        "--preload",
+        group="Process",
+        help="Import the application once, in a process that forks the workers, so that they share its memory",
+    )
     timeout_worker: float = setting(
         30.0,
         kinds.DEADLINE,

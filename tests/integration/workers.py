@@ -110,7 +110,8 @@ class Crew:
             return eventually(enough, f"answers of {count} workers")
 
     def assert_tidy(self) -> None:
-        """No child but the workers, and no zombie."""
+        """No child but the workers and what forks them, and no zombie."""
         children = find_children(self.pid)
         assert [child.pid for child in children if child.state == "Z"] == []
-        assert {child.pid for child in children} == {worker["pid"] for worker in self.report()["workers"]}
+        report = self.report()
+        assert {child.pid for child in children} == {one["pid"] for one in report["workers"] + report["preloaders"]}

@@ -19,9 +19,11 @@ from appserver.errors import Exit
 from appserver.net.listeners import Listener
 from appserver.process import policy
 from appserver.process.policy import CAUSES, HUNG, KILLED, LEAVING, SERVING, STARTING, STUCK, TABLE, Patience
-from appserver.process.spawn import Worker, find_blocker
+from appserver.process.preloaders import Preloaders
+from appserver.process.spawn import Worker, find_blocker, start_worker
 from appserver.settings import Settings
 from appserver.system.notify import hear
+from appserver.system.orphans import reap_orphans
 from appserver.telemetry.log import Log
 from appserver.telemetry.metrics import Metrics, Supervision, brief, total
 
@@ -106,6 +108,7 @@ class Crew:
 
     def __init__(self, listeners: Sequence[Listener], log: Log, loop: AbstractEventLoop) -> None:
         self._listeners, self._log, self._loop = listeners, log, loop
+        self._preloaders = Preloaders(listeners, log, loop, self._enlist, self._fail, self._on_preloader)
         self._past = Metrics()  # of workers that are gone
         self._numbers = 0
         self._looked = monotonic()
@@ -153,6 +156,7 @@ class Crew:
             generation.cancel(number)
         for worker in list(generation.workers.values()):
             self._feed(worker, policy.RETIRED)
+        self._preloaders.retire(generation.number)
         self._forget_empty()
 
     async def end(self) -> None:
@@ -162,7 +166,7 @@ class Crew:
             self.retire(generation)
         if self._hurried is not None:
             self.hurry()  # the second signal has come before the first was acted on
-        while self.workers:
+        while self.generations:
             self.left.clear()
             await self.left.wait()
 
@@ -195,10 +199,10 @@ class Crew:
             generation.conclude(None)
 
     def _forget_empty(self) -> None:
-        for generation in self.generations:
-            if generation.retired and not generation.workers:
+        for generation in list(self.generations):
+            if generation.retired and not generation.workers and not self._preloaders.has(generation.number):
                 os.close(generation.voice)
-        self.generations = [one for one in self.generations if one.workers or not one.retired]
+                self.generations.remove(generation)
 
     # Workers
 
@@ -213,7 +217,12 @@ class Crew:
             return
         settings, environ = generation.settings, generation.environ
         try:
-            worker = Worker(number, generation.number, settings, environ, self._listeners, voice=generation.voice)
+            if settings.preload:
+                self._preloaders.order(
+                    generation.number, number, failures, settings, environ, voice=generation.voice
+                )  # and it comes by way of _enlist()
+                return
+            worker = start_worker(number, generation.number, settings, environ, self._listeners, voice=generation.voice)
         except (OSError, ValueError) as error:  # ValueError: a variable with a NUL, which no environment can hold
             why = error.strerror if isinstance(error, OSError) else error
             self._log.error(
@@ -224,11 +233,33 @@ class Crew:
             else:
                 self._plan(generation, number, failures + 1, policy.delay(failures + 1))
             return
+        self._enlist(worker, failures)
+
+    def _enlist(self, worker: Worker, failures: int) -> None:
+        """Take in a worker that has been started."""
+        generation = self._generation_of(worker)
         worker.failures = failures
         generation.workers[worker.pid] = worker
         self._loop.add_reader(worker.pidfd, self._on_exit, generation, worker)
         self._loop.add_reader(worker.line, self._on_line, worker)
         self._log.debug("Started a worker", worker_pid=worker.pid, generation=generation.number)
+        if generation.retired or worker.number > generation.wanted:
+            self._feed(worker, policy.RETIRED)  # nobody has waited for it
+
+    def _fail(self, number: int, why: str, code: Exit, missed: Mapping[int, int]) -> None:
+        """Do without workers that a preloader was to fork; later, where others of their generation serve."""
+        generation = next(one for one in self.generations if one.number == number)
+        if not generation.complete.done():
+            generation.exit_code = code
+            generation.conclude(why)
+        if generation is self.current and not generation.retired:
+            for place, failures in missed.items():
+                # The first one at once, as after a worker that is lost.
+                self._plan(generation, place, failures + 1, policy.delay(failures))
+
+    def _on_preloader(self) -> None:
+        self._forget_empty()
+        self.left.set()
 
     def _plan(self, generation: Generation, number: int, failures: int, wait: float) -> None:
         generation.cancel(number)
@@ -348,6 +379,9 @@ class Crew:
         beating = True
         # Who stood still himself cannot tell that others were silent.
         still, self._looked = max(0.0, now - self._looked - 1.0), now
+        self._preloaders.look(now, still)
+        if self._preloaders.settled:
+            reap_orphans({worker.pid for worker in self.workers} | self._preloaders.pids)
         for worker in self.workers:
             worker.forgive(still)
             settings = self._generation_of(worker).settings
@@ -401,6 +435,10 @@ class Crew:
     def told(self) -> bool:
         """Whether each worker that serves has told how it is."""
         return all(worker.report is not None for worker in self.workers if worker.state == SERVING)
+
+    def report_preloaders(self) -> list[dict[str, Any]]:
+        """Each preloader."""
+        return self._preloaders.report()
 
     def report(self) -> list[dict[str, Any]]:
         """Each worker."""

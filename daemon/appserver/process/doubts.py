@@ -17,7 +17,11 @@ def find_doubts(settings: Settings, *, encrypted: bool, activated: bool = True) 
     if settings.idle_exit and not activated:
         yield "--idle-exit has no effect: the sockets are not systemd's, and nobody would start the process again"
     if settings.workers is None:
-        for flag, given in (("--max-age", settings.max_age), ("--max-memory", settings.max_memory)):
+        for flag, given in (
+            ("--preload", settings.preload),
+            ("--max-age", settings.max_age),
+            ("--max-memory", settings.max_memory),
+        ):
             if given:
                 yield f"{flag} has no effect without --workers"
     if not encrypted:

@@ -34,22 +34,38 @@ class Spent(NamedTuple):
     reason: str
 
 
+class Adopted:
+    """A child that somebody else has forked, and whose parent is this process by now (`system.orphans`).
+
+    Args:
+        pid: Of the process.
+    """
+
+    __slots__ = ("pid",)
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def wait(self) -> int:
+        """Its exit code, negative for a signal; waits for its end."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
 class Worker:
-    """A worker process.
+    """A worker process; `start_worker` makes one, and `process.preloaders` those of `--preload`.
 
     Args:
         number: Its place among the workers of its generation, from 1.
         generation: That one's number.
         settings: What it serves with.
-        environ: The environment of the application.
-        listeners: What it serves.
-        voice: Of its generation (`process.handover`).
+        process: What is waited for.
+        line: Between it and the master.
+        stacks: The file that it writes its stacks to.
 
     Attributes:
         state: Of `process.policy`.
         since: When that began.
         beat: When it was last heard that its event loop turns.
-        line: Between it and the master.
         exit_code: Once it has ended; negative for a signal.
         been: The states that it has been in.
         begun: When it was started; all of a monotonic clock, in seconds.
@@ -85,10 +101,9 @@ class Worker:
         number: int,
         generation: int,
         settings: Settings,
-        environ: Mapping[str, str],
-        listeners: Sequence[Listener],
-        *,
-        voice: int,
+        process: "subprocess.Popen[bytes] | Adopted",
+        line: socket.socket,
+        stacks: int,
     ) -> None:
         self.number, self.generation = number, generation
         self.state = STARTING
@@ -102,36 +117,8 @@ class Worker:
         self._limit = draw_limit(settings)
         self.exit_code: int | None = None
         self.been = {STARTING}
-        with ExitStack() as undo:
-            self._stacks = os.memfd_create("appserver-stacks")
-            undo.callback(os.close, self._stacks)
-            self.line, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self.line.setblocking(False)
-            undo.callback(self.line.close)
-            with end:
-                handover, inherited = write(settings, listeners, end, self._stacks, voice)
-                try:
-                    self._process = subprocess.Popen(  # noqa: S603 - ourselves
-                        [*_interpreter(), "-P", "-m", "appserver.process.child", f"{generation}.{number}"],
-                        pass_fds=inherited,
-                        stdin=subprocess.DEVNULL,
-                        # A terminal's Ctrl-C is for the master, which tells the workers; a second signal would cut
-                        # requests.
-                        process_group=0,
-                        env={
-                            **environment_for_workers(environ),
-                            VARIABLE: str(handover),
-                        },
-                    )
-                finally:
-                    os.close(handover)
-            try:
-                self.pidfd = os.pidfd_open(self._process.pid)
-            except OSError:
-                self._process.kill()
-                self._process.wait()
-                raise
-            undo.pop_all()
+        self._process, self.line, self._stacks = process, line, stacks
+        self.pidfd = os.pidfd_open(process.pid)
 
     @property
     def pid(self) -> int:
@@ -211,6 +198,70 @@ class Worker:
             os.close(descriptor)
         self.line.close()
         return code
+
+
+def start_worker(
+    number: int,
+    generation: int,
+    settings: Settings,
+    environ: Mapping[str, str],
+    listeners: Sequence[Listener],
+    *,
+    voice: int,
+    program: str = "appserver.process.child",
+) -> Worker:
+    """Start a worker.
+
+    Args:
+        number: Its place among the workers of its generation, from 1.
+        generation: That one's number.
+        settings: What it serves with.
+        environ: The environment of the application.
+        listeners: What it serves.
+        voice: Of its generation (`process.handover`).
+        program: The module that it runs.
+
+    Raises:
+        OSError: It cannot be started.
+        ValueError: A variable of the environment has a NUL.
+    """
+    with ExitStack() as undo:
+        stacks = os.memfd_create("appserver-stacks")
+        undo.callback(os.close, stacks)
+        line, end = make_line()
+        undo.callback(line.close)
+        with end:
+            handover, inherited = write(settings, listeners, end, stacks, voice)
+            try:
+                process = subprocess.Popen(  # noqa: S603 - ourselves
+                    [*_interpreter(), "-P", "-m", program, f"{generation}.{number}"],
+                    pass_fds=inherited,
+                    stdin=subprocess.DEVNULL,
+                    # A terminal's Ctrl-C is for the master, which tells the workers; a second signal would cut
+                    # requests.
+                    process_group=0,
+                    env={
+                        **environment_for_workers(environ),
+                        VARIABLE: str(handover),
+                    },
+                )
+            finally:
+                os.close(handover)
+        try:
+            worker = Worker(number, generation, settings, process, line, stacks)
+        except OSError:
+            process.kill()
+            process.wait()
+            raise
+        undo.pop_all()
+    return worker
+
+
+def make_line() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a line: the master's, which does not block, and the worker's."""
+    line, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    line.setblocking(False)
+    return line, end
 
 
 def _interpreter() -> list[str]:

@@ -22,6 +22,7 @@ from appserver.asgi.forwarded import Trust
 from appserver.asgi.lifespan import Lifespan
 from appserver.asgi.loader import load
 from appserver.asgi.service import Service
+from appserver.asgi.types import Application
 from appserver.errors import (
     ApplicationError,
     AppserverError,
@@ -63,7 +64,7 @@ _FAILURES: Final[dict[type[AppserverError], str]] = {
 }
 
 
-class _StoppedEarly(BaseException):
+class StoppedEarly(BaseException):
     """SIGTERM or SIGINT while the application is imported; not an Exception, so that no import swallows it."""
 
 
@@ -86,14 +87,14 @@ def serve(loaded: Loaded) -> Exit:
         # The first act, before anything opens a descriptor or starts a process that would inherit one, and before the
         # first record: under inetd stderr is the client's connection until it has been adopted.
         inherited = take_inherited()
-        _stop_early()
+        stop_early()
         raise_limit()
         listeners = open_listeners(settings, inherited.sockets, log)
         if inherited.ignored:
             log.warning(inherited.ignored, code="socket_ignored")
         code = _serve(settings, listeners, notifier, log, loaded.warnings)
-    except _StoppedEarly:
-        code = _end_early(log)
+    except StoppedEarly:
+        code = end_early(log)
     except (OperatorError, ApplicationError) as error:
         code = report_failure(error, notifier, log)
     finally:
@@ -103,18 +104,27 @@ def serve(loaded: Loaded) -> Exit:
     return code
 
 
-def serve_for_master(handover: Handover) -> Exit:
-    """Serve as one of several workers, what a master hands over; returns the process's exit code."""
+def serve_for_master(handover: Handover, application: Any = None, log: Log | None = None) -> Exit:
+    """Serve as one of several workers.
+
+    Args:
+        handover: What the master hands over.
+        application: What a preloader has imported; None to import it here.
+        log: Where events went while that was done.
+
+    Returns:
+        The process's exit code.
+    """
     settings = handover.settings
     notifier = Notifier(handover.line, settings.timeout_worker)
-    log = build(settings.log_level, settings.log_format)
+    log = log or build(settings.log_level, settings.log_format)
     try:
-        _stop_early()
-        _end_with_master(handover.line, wanted=True)
+        stop_early()
+        end_with_master(handover.line, wanted=True)
         faulthandler.register(EXPLAIN_SIGNAL, file=handover.stacks, all_threads=True)
-        code = _serve(settings, list(handover.listeners), notifier, log, (), handover.line)
-    except _StoppedEarly:
-        code = _end_early(log)
+        code = _serve(settings, list(handover.listeners), notifier, log, (), handover.line, application)
+    except StoppedEarly:
+        code = end_early(log)
     except (OperatorError, ApplicationError) as error:
         code = error.exit_code
         if handover.take_voice():
@@ -130,25 +140,37 @@ def _serve(
     log: Log,
     warnings: Iterable[str],
     line: socket | None = None,
+    application: Any = None,
 ) -> Exit:
     certificates = load_certificates(settings, listeners, log)
-    if sys.stderr is not None:
-        # systemd's watchdog ends a process that hangs with SIGABRT: its stacks are in the journal then.
-        faulthandler.enable()
-    capture_stdlib(log)
     if line is None:  # else it is the master's to tell, once
         for warning in (
             *warnings,
             *find_doubts(settings, encrypted=certificates is not None, activated=can_leave(listeners)),
         ):
             log.warning(warning)
-    notifier.status(f"Starting: importing {settings.app}")
-    log.debug("Starting", code="started", application=settings.app)
-    application = load(settings.app, settings.app_dir, settings.factory)
+    if application is None:
+        application = import_application(settings, notifier, log)
     return _run(settings, application, listeners, certificates, notifier, log, line)
 
 
-def _end_early(log: Log) -> Exit:
+def import_application(settings: Settings, notifier: Notifier, log: Log) -> Application:
+    """Import the application; what it logs, warns of and crashes of on the way is in the log.
+
+    Raises:
+        LoadError: It cannot be imported.
+    """
+    if sys.stderr is not None:
+        # systemd's watchdog ends a process that hangs with SIGABRT: its stacks are in the journal then.
+        faulthandler.enable()
+    capture_stdlib(log)
+    notifier.status(f"Starting: importing {settings.app}")
+    log.debug("Starting", code="started", application=settings.app)
+    return load(settings.app, settings.app_dir, settings.factory)
+
+
+def end_early(log: Log) -> Exit:
+    """Tell of a stop before anything was served."""
     log.info("Stopped before the application had started", code="stopped", requests_cut=0)
     return Exit.OK
 
@@ -162,20 +184,21 @@ def report_failure(error: OperatorError | ApplicationError, notifier: Notifier, 
     return error.exit_code
 
 
-def _stop_early() -> None:
+def stop_early() -> None:
     """Make SIGTERM and SIGINT end the process cleanly while there is no event loop to take them.
 
     Without a handler a process with PID 1, in a container, ignores SIGTERM altogether.
     """
 
     def stop(*_: object) -> None:
-        raise _StoppedEarly
+        raise StoppedEarly
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))  # a preloader forks with them blocked
 
 
-def _end_with_master(line: socket, *, wanted: bool) -> None:
+def end_with_master(line: socket, *, wanted: bool) -> None:
     """Have the kernel end this process with its master, by SIGIO (fcntl(2), O_ASYNC).
 
     As long as no event loop reads the line: an import that hangs would outlive a master that was killed.
@@ -324,7 +347,7 @@ async def _live(
         acceptors.append((acceptor, endpoint))
     engines = make_engine(Limits()).name, make_http2.name if any(listener.http2 for listener in listeners) else None
     if line is not None:
-        _end_with_master(line, wanted=False)
+        end_with_master(line, wanted=False)
     life = Life(settings, lifespan, acceptors, notifier, log, loop, engines, certificates, line)
     # A worker's figures are its master's to send.
     statsd = make_statsd(settings, life.snapshot, loop, log) if line is None else None

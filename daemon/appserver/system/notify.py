@@ -69,6 +69,10 @@ class Notifier:
         if self._line is not None:
             self._send(f"X_REPORT={json.dumps(report)}")
 
+    def forked(self, number: int, pid: int, errno: int) -> None:
+        """Tell a master what became of the worker that a preloader was to fork: its pid, or 0 and what went wrong."""
+        self._send(f"X_FORKED={number} {pid} {errno}")
+
     def extend(self, seconds: float) -> None:
         """Ask for that many seconds more, from now, before the start or stop is taken to have failed."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * _MICROSECONDS)}")

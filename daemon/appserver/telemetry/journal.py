@@ -69,6 +69,8 @@ class Event(Enum):
     """A worker ended and was not told to."""
     WORKER_HUNG = "4c4144228e5f4fd286fa109e4ddf0133"
     """A worker's event loop stands still; where, is in the record."""
+    PRELOADER_LOST = "7ea98be216ff41fd8e233fc9c4177e3b"
+    """The process that forks workers ended and was not told to."""
     RELOADED = "dc74366d1b974e8ca1457956f7f5784e"
     """A new generation of workers serves."""
     RELOAD_FAILED = "06a55282fc484652bf7448848913ac6b"

@@ -12,7 +12,7 @@ from time import sleep
 
 import pytest
 
-from appserver.process.spawn import Worker, explain_exit, find_blocker
+from appserver.process.spawn import Worker, explain_exit, find_blocker, start_worker
 from appserver.settings import Settings
 
 PROGRAM = """
@@ -106,7 +106,7 @@ def limit() -> Iterator[int]:
 
 def start() -> Worker:
     # It ends at once: there is no application.
-    return Worker(1, 1, Settings(app="nothing_at_all:app"), {"PYTHONPATH": "/nowhere"}, [], voice=2)
+    return start_worker(1, 1, Settings(app="nothing_at_all:app"), {"PYTHONPATH": "/nowhere"}, [], voice=2)
 
 
 def test_a_start_that_fails_for_want_of_descriptors_leaves_none_behind(limit: int) -> None:
