@@ -24,8 +24,17 @@ _IN_QUERY: Final = _IN_PATH + "?%"
 
 # 20 characters, unique over processes and hosts, for a request that brings none. Without asking the kernel for every
 # request: a random half a process, a counter within it.
-_REQUEST_ID: Final = os.urandom(6).hex() + "%08x"
+_request_id = os.urandom(6).hex() + "%08x"
 _NUMBERS: Final = count(1)
+
+
+def _draw_request_id() -> None:
+    """Draw the random half anew, for a process that is a copy (--preload)."""
+    global _request_id  # noqa: PLW0603 - on the hot path
+    _request_id = os.urandom(6).hex() + "%08x"
+
+
+os.register_at_fork(after_in_child=_draw_request_id)
 
 
 class Scopes:
@@ -113,7 +122,7 @@ class Scopes:
             "headers": headers.copy(),  # the application may change its list; the access record tells what came
             "client": client,
             "server": self._server,
-            "state": {**service.state, "request_id": request_id or _REQUEST_ID % next(_NUMBERS)},
+            "state": {**service.state, "request_id": request_id or _request_id % next(_NUMBERS)},
             "extensions": extensions,
         }
 

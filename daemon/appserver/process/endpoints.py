@@ -4,6 +4,7 @@ import sys
 from asyncio import AbstractEventLoop
 from collections.abc import Iterable
 from functools import partial
+from importlib import import_module
 from time import monotonic
 
 from appserver.asgi.edge import HTTPS_PORT
@@ -16,7 +17,7 @@ from appserver.settings import Settings
 from appserver.telemetry.log import Log
 from appserver.wire.engine import Limits
 from appserver.wire.origins import Origins
-from appserver.wire.select import MakeEngine, MakeHttp2, pick, pick_http2
+from appserver.wire.select import MakeEngine, MakeHttp2, pick, pick_http2, warm
 
 
 def find_https_port(listeners: Iterable[Listener]) -> int:
@@ -27,6 +28,16 @@ def find_https_port(listeners: Iterable[Listener]) -> int:
             port: int = name[1]
             return port
     return HTTPS_PORT
+
+
+def import_late(settings: Settings, *, http2: bool) -> None:
+    """Import what a start leaves out, because nobody needs it for the first answers."""
+    warm()
+    if http2:
+        import_module("appserver.net.multiplexed")
+        pick_http2(settings.http2_engine).load()
+    if settings.ws != "none":
+        import_module("appserver.asgi.websocket")
 
 
 def make_websockets(settings: Settings) -> WebSockets | None:

@@ -16,7 +16,6 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Sequence
 from contextlib import suppress
 from email.utils import formatdate
-from importlib import import_module
 from socket import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +26,7 @@ from appserver.asgi.lifespan import Lifespan
 from appserver.errors import Exit, LifespanError
 from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint
+from appserver.process.endpoints import import_late
 from appserver.process.handover import HURRY, RETIRE
 from appserver.process.idle import Idle, can_leave, draw_limit
 from appserver.process.metering import Meter
@@ -34,7 +34,7 @@ from appserver.settings import Settings
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
 from appserver.wire.engine import Headers
-from appserver.wire.select import build, pick_http2, warm
+from appserver.wire.select import build
 
 if TYPE_CHECKING:
     from appserver.net.renewal import Certificates
@@ -223,12 +223,7 @@ class Life:
 
     def _warm(self) -> None:
         """Import what the start left out, while nobody waits for it."""
-        warm()
-        if self._engines[1] is not None:
-            import_module("appserver.net.multiplexed")
-            pick_http2(self._engines[1]).load()
-        if self._settings.ws != "none":
-            import_module("appserver.asgi.websocket")
+        import_late(self._settings, http2=self._engines[1] is not None)
 
     async def _drain(self) -> int:
         """Answer what can be answered; the number of requests that had to be cut."""

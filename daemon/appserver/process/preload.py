@@ -10,6 +10,7 @@ The parent of a worker has ended at once, so that the kernel makes it the master
 master waits for it, kills it and hears of it as of one that it has started itself. docs/adr/0030-preload.md
 """
 
+import atexit
 import gc
 import os
 import signal
@@ -23,22 +24,26 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 from errno import EAGAIN
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from appserver.errors import ApplicationError, Exit, OperatorError
+from appserver.errors import ApplicationError, Exit, OperatorError, UsageError
+from appserver.process.endpoints import import_late
 from appserver.process.handover import Handover, take
 from appserver.process.worker import (
     StoppedEarly,
     end_early,
     end_with_master,
     import_application,
+    leave,
     report_failure,
     serve_for_master,
     stop_early,
 )
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import build
+from appserver.wire.select import pick
 
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 _SELF: Final = Path("/proc/self")
@@ -60,6 +65,7 @@ def preload(handover: Handover) -> Exit:
         application: Any = import_application(settings, notifier, log)
         for what in _find_unshareable(before):
             log.warning(f"The import of {settings.app} {what}")
+        _import_server(handover)
         # What is cyclic garbage now would be found, and its memory written to, in every worker; and what is none is
         # not to be looked at again: the collector writes into what it looks at.
         gc.collect()
@@ -71,14 +77,30 @@ def preload(handover: Handover) -> Exit:
         notifier.ready(f"Preloaded {settings.app}")
         worker = _fork_on_order(handover, notifier)
     except StoppedEarly:
-        return end_early(log)
+        code = end_early(log)
     except (OperatorError, ApplicationError) as error:
+        code = error.exit_code
         if handover.take_voice():
             report_failure(error, notifier, log)
-        return error.exit_code
-    if worker is None:
-        _leave()
-    return serve_for_master(worker, application, log)
+    else:
+        if worker is not None:
+            return serve_for_master(worker, application, log)
+        # Without exit handlers of the application: what they would clear away is still its workers'.
+        _flush()
+        os._exit(Exit.OK)
+    leave(code)
+    return code
+
+
+def _import_server(handover: Handover) -> None:
+    """Import what workers would, each for itself."""
+    settings = handover.settings
+    with suppress(UsageError):  # of an engine that is not installed, which they tell of
+        pick(settings.http)
+        import_late(settings, http2=any(listener.http2 for listener in handover.listeners))
+    if settings.loop != "asyncio":
+        with suppress(ImportError):
+            import_module("uvloop")
 
 
 def _fork_on_order(handover: Handover, notifier: Notifier) -> Handover | None:
@@ -173,12 +195,6 @@ def _become(name: str) -> None:
         numpy.seed()
 
 
-def _leave() -> NoReturn:
-    """End, without exit handlers of the application: what they would clear away is still its workers'."""
-    _flush()
-    os._exit(Exit.OK)
-
-
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # closed, or None
@@ -253,5 +269,17 @@ def _find_peer(fd: int) -> str | None:
     return os.fsdecode(peer) or None
 
 
+def _end(code: Exit) -> NoReturn:
+    """End as the interpreter does, but for what is in memory.
+
+    To clear that away a worker would write to each object, and so have all that is shared copied, at the moment when
+    the workers of a reload are in memory as well.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - nothing public waits for threads
+    atexit._run_exitfuncs()  # noqa: SLF001 - as multiprocessing does
+    _flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(preload(take(os.environ)))
+    _end(preload(take(os.environ)))

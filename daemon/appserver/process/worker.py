@@ -100,7 +100,7 @@ def serve(loaded: Loaded) -> Exit:
     finally:
         for listener in listeners:
             listener.close()
-    _leave(code)
+    leave(code)
     return code
 
 
@@ -129,7 +129,7 @@ def serve_for_master(handover: Handover, application: Any = None, log: Log | Non
         code = error.exit_code
         if handover.take_voice():
             report_failure(error, notifier, log)
-    _leave(code)
+    leave(code)
     return code
 
 
@@ -367,7 +367,7 @@ def _report(log: Log, loop: AbstractEventLoop, context: dict[str, Any]) -> None:
     log.error(f"Unhandled in the event loop: {context['message']}", exc_info=context.get("exception"))
 
 
-def _leave(code: Exit) -> None:
+def leave(code: Exit) -> None:
     """See to it that the process ends, even when a thread of the application does not.
 
     The interpreter waits for threads without end; the service manager would kill it, and record a failure.
