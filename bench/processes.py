@@ -49,12 +49,12 @@ class Session:
 
     Args:
         command: The program and its arguments.
-        cpu: The processor that it runs on.
+        cpu: The processor that it runs on; several as taskset(1) takes them.
         output: The file that standard output and error go to.
         environment: Its environment.
     """
 
-    def __init__(self, command: Sequence[str], cpu: int, output: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], cpu: int | str, output: Path, environment: Mapping[str, str]) -> None:
         with output.open("wb") as file:
             # taskset(1) and not sched_setaffinity() in here: that would move whoever asks for the start.
             self._process = subprocess.Popen(
