@@ -65,6 +65,9 @@ def preload(handover: Handover) -> Exit:
         application: Any = import_application(settings, notifier, log)
         for what in _find_unshareable(before):
             log.warning(f"The import of {settings.app} {what}")
+        if native := _list_native_threads():
+            # No warning: NumPy's BLAS has them, and starts them again after a fork.
+            log.info(f"Libraries have started threads in the import ({', '.join(native)}), which workers do not have")
         _import_server(handover)
         # What is cyclic garbage now would be found, and its memory written to, in every worker; and what is none is
         # not to be looked at again: the collector writes into what it looks at.
@@ -210,9 +213,8 @@ def _find_unshareable(before: AbstractSet[int]) -> Iterator[str]:
     Args:
         before: The descriptors from before the import.
     """
-    threads = _list_threads()
-    if threads:
-        names = ", ".join(threads)
+    names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+    if names:
         yield f"has started threads ({names}), which workers do not have: start them in the lifespan's startup"
     opened = _list_descriptors() - before
     if any(_is_epoll(fd) for fd in opened):
@@ -222,15 +224,15 @@ def _find_unshareable(before: AbstractSet[int]) -> Iterator[str]:
         yield f"has connected to {', '.join(peers)}, and workers share that: connect in the lifespan's startup"
 
 
-def _list_threads() -> list[str]:
-    """The names of all threads but the main one, also of those that Python does not know."""
-    known = {thread.native_id: thread.name for thread in threading.enumerate()}
+def _list_native_threads() -> list[str]:
+    """The names of the threads that Python does not know."""
+    known = {thread.native_id for thread in threading.enumerate()}
     found = []
     for task in (_SELF / "task").iterdir():
-        if task.name != str(os.getpid()):
+        if int(task.name) not in known:
             with suppress(OSError):  # it has ended
-                found.append(known.get(int(task.name)) or (task / "comm").read_text(errors="replace").strip())
-    return sorted(found)
+                found.append((task / "comm").read_text(encoding="utf-8", errors="replace").strip())
+    return found
 
 
 def _list_descriptors() -> set[int]:
