@@ -103,12 +103,13 @@ class Crew:
         lost: Workers that ended without having been told to.
         restarts: Workers that another one took, or takes, the place of, by cause.
         codes: Exit codes since `stopping`.
-        left: Set whenever a worker has ended.
+        left: Set whenever a worker or a preloader has ended.
+        preloaders: What forks the workers, with --preload.
     """
 
     def __init__(self, listeners: Sequence[Listener], log: Log, loop: AbstractEventLoop) -> None:
         self._listeners, self._log, self._loop = listeners, log, loop
-        self._preloaders = Preloaders(listeners, log, loop, self._enlist, self._fail, self._on_preloader)
+        self.preloaders = Preloaders(listeners, log, loop, self._enlist, self._fail, self._on_preloader)
         self._past = Metrics()  # of workers that are gone
         self._numbers = 0
         self._looked = monotonic()
@@ -156,7 +157,7 @@ class Crew:
             generation.cancel(number)
         for worker in list(generation.workers.values()):
             self._feed(worker, policy.RETIRED)
-        self._preloaders.retire(generation.number)
+        self.preloaders.retire(generation.number)
         self._forget_empty()
 
     async def end(self) -> None:
@@ -200,7 +201,7 @@ class Crew:
 
     def _forget_empty(self) -> None:
         for generation in list(self.generations):
-            if generation.retired and not generation.workers and not self._preloaders.has(generation.number):
+            if generation.retired and not generation.workers and not self.preloaders.has(generation.number):
                 os.close(generation.voice)
                 self.generations.remove(generation)
 
@@ -218,10 +219,8 @@ class Crew:
         settings, environ = generation.settings, generation.environ
         try:
             if settings.preload:
-                self._preloaders.order(
-                    generation.number, number, failures, settings, environ, voice=generation.voice
-                )  # and it comes by way of _enlist()
-                return
+                self.preloaders.order(generation.number, number, failures, settings, environ, generation.voice)
+                return  # it comes by way of _enlist()
             worker = start_worker(number, generation.number, settings, environ, self._listeners, voice=generation.voice)
         except (OSError, ValueError) as error:  # ValueError: a variable with a NUL, which no environment can hold
             why = error.strerror if isinstance(error, OSError) else error
@@ -379,9 +378,9 @@ class Crew:
         beating = True
         # Who stood still himself cannot tell that others were silent.
         still, self._looked = max(0.0, now - self._looked - 1.0), now
-        self._preloaders.look(now, still)
-        if self._preloaders.settled:
-            reap_orphans({worker.pid for worker in self.workers} | self._preloaders.pids)
+        self.preloaders.look(now, still)
+        if self.preloaders.settled:
+            reap_orphans({worker.pid for worker in self.workers} | self.preloaders.pids)
         for worker in self.workers:
             worker.forgive(still)
             settings = self._generation_of(worker).settings
@@ -435,10 +434,6 @@ class Crew:
     def told(self) -> bool:
         """Whether each worker that serves has told how it is."""
         return all(worker.report is not None for worker in self.workers if worker.state == SERVING)
-
-    def report_preloaders(self) -> list[dict[str, Any]]:
-        """Each preloader."""
-        return self._preloaders.report()
 
     def report(self) -> list[dict[str, Any]]:
         """Each worker."""

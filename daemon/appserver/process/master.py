@@ -354,7 +354,7 @@ class Master:
             "reloads_failed": self._reloads_failed,
             **summarize(self._crew.figures(), self._window),
             "workers": self._crew.report(),
-            "preloaders": self._crew.report_preloaders(),
+            "preloaders": self._crew.preloaders.report(),
         }
 
     def snapshot(self) -> Snapshot:
