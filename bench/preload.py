@@ -64,9 +64,12 @@ class Server:
         while len(found) < workers:
             if monotonic() > end or self.session.ended:
                 raise RuntimeError(f"{len(found)} of {workers} workers have answered")
-            # All at once: a worker that reads takes no other request meanwhile.
             with ThreadPoolExecutor(workers) as pool:
-                answered = {pid for pid in pool.map(self.ask, [target] * workers) if pid is not None}
+                asked = []
+                for _ in range(workers):
+                    asked.append(pool.submit(self.ask, target))
+                    sleep(0.02)  # one after the other: a worker that reads takes no other meanwhile
+                answered = {pid for one in asked if (pid := one.result()) is not None}
             found |= answered
             if not answered:
                 sleep(0.05)

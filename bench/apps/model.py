@@ -38,6 +38,8 @@ async def app(
         raise NotImplementedError(scope["type"])
     if scope["path"] == "/read":
         _read()
+        # The worker is kept for a moment, so that the others get some requests too.
+        time.sleep(0.1)  # noqa: ASYNC251
     body = json.dumps(os.getpid()).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -44,6 +44,10 @@ SERVING: Final = "serving"
 DRAINING: Final = "draining"
 STOPPED: Final = "stopped"
 
+STOPS: Final = (signal.SIGTERM, signal.SIGINT)
+"""What ends the process. Blocked from when a loop begins to turn until its handlers are there: uvloop is of no use any
+more when an exception of the handler before theirs meets it in the midst of that."""
+
 TICK_SECONDS: Final = 1.0
 """Deadlines are enforced, the Date field is renewed and STATUS= is sent this often."""
 
@@ -156,8 +160,9 @@ class Life:
         Raises:
             LifespanError: The application did not start.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             self._loop.add_signal_handler(number, self._on_stop, number.name)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         if self._line is not None:
             self._loop.add_reader(self._line, self._on_master, self._line)

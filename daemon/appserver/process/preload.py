@@ -31,6 +31,7 @@ from typing import Any, Final, NoReturn
 from appserver.errors import ApplicationError, Exit, OperatorError, UsageError
 from appserver.process.endpoints import import_late
 from appserver.process.handover import Handover, take
+from appserver.process.life import STOPS
 from appserver.process.worker import (
     StoppedEarly,
     end_early,
@@ -45,7 +46,6 @@ from appserver.system.notify import Notifier
 from appserver.telemetry.log import build
 from appserver.wire.select import pick
 
-_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 _SELF: Final = Path("/proc/self")
 
 
@@ -120,7 +120,7 @@ def _fork_on_order(handover: Handover, notifier: Notifier) -> Handover | None:
             number, generation = map(int, message.split())
             end, stacks = descriptors
             # A signal in the midst of it would leave a worker that nobody knows.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
             pid, errno = _fork()
             if pid == 0 and errno == 0:
                 handover.line.close()
@@ -131,7 +131,7 @@ def _fork_on_order(handover: Handover, notifier: Notifier) -> Handover | None:
             os.close(end)
             os.close(stacks)
             notifier.forked(number, pid, errno)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     except (StoppedEarly, OSError):
         return None
 

@@ -285,7 +285,7 @@ class Preloaders:
             else:
                 # By SIGTERM: systemctl stop sends it to all processes of a unit, and this one needs no time for it.
                 self._log.debug(f"Preloader {process.pid} has ended; {next_one}", worker_pid=process.pid)
-            why = f"the preloader {ending}" + ("" if preloader.ready else " before it was ready")
+            why = f"the preloader {ending}" + ("" if preloader.ready or preloader.late else " before it was ready")
             exit_code = Exit(code) if code in (Exit.USAGE, Exit.STARTUP) else Exit.STARTUP
             if missed:
                 self._fail(preloader.generation, why, exit_code, missed)

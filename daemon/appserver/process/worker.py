@@ -38,7 +38,7 @@ from appserver.process.doubts import find_doubts
 from appserver.process.endpoints import find_https_port, make_connections, make_websockets
 from appserver.process.handover import Handover
 from appserver.process.idle import can_leave
-from appserver.process.life import CANCEL_SECONDS, Life
+from appserver.process.life import CANCEL_SECONDS, STOPS, Life
 from appserver.process.metering import make_statsd
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import raise_limit, read_limit, take_inherited
@@ -193,9 +193,9 @@ def stop_early() -> None:
     def stop(*_: object) -> None:
         raise StoppedEarly
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))  # a preloader forks with them blocked
+    for number in STOPS:
+        signal.signal(number, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a preloader forks with them blocked
 
 
 def end_with_master(line: socket, *, wanted: bool) -> None:
@@ -250,6 +250,7 @@ def _run(
     loop = _make_loop(settings.loop)
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(partial(_report, log))
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     main = loop.create_task(_live(settings, application, listeners, certificates, notifier, log, line))
     try:
         while True:
