@@ -95,6 +95,8 @@ def test_the_application_is_imported_once_and_started_in_each_worker(loop: str, 
     assert names == {"appserver 1.1", "appserver 1.2", "appserver 1.3"}
     assert [b"uvloop" in Path(f"/proc/{pid}/maps").read_bytes() for pid in pids] == [loop == "uvloop"] * 3
     crew.assert_tidy()
+    # Of an import that leaves nothing behind nothing is said.
+    assert [record for record in crew.server.records if record["level"] == "warning"] == []
     assert crew.server.stop() == 0
     # What was printed and not yet written is not written again by each.
     assert (tmp_path / "output").read_text() == "imported\n"
@@ -294,12 +296,6 @@ def test_what_workers_cannot_share_is_named(begin: Begin, tmp_path: Path) -> Non
         "has connected to 127.0.0.1",
     ]
     assert f"127.0.0.1:{port}, and workers share that" in warned[2]
-
-
-def test_of_an_import_that_leaves_nothing_behind_nothing_is_said(begin: Begin) -> None:
-    crew = begin(1)
-    crew.settle(1)
-    assert [record for record in crew.server.records if record["level"] == "warning"] == []
 
 
 def test_without_workers_there_is_nothing_to_share(serve: Starter) -> None:

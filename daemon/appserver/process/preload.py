@@ -124,6 +124,7 @@ def _fork_on_order(handover: Handover, notifier: Notifier) -> Handover | None:
             pid, errno = _fork()
             if pid == 0 and errno == 0:
                 handover.line.close()
+                os.close(handover.stacks)
                 _become(f"appserver {generation}.{number}")
                 line = socket.socket(fileno=end)
                 line.setblocking(False)
