@@ -101,3 +101,30 @@ def test_a_hung_worker_is_explained_in_the_journal(machine: Machine) -> None:
     assert "most recent call first" in hung["STACKS"]
     assert get(machine) == "ok"
     assert get_json(machine, "/status", CONTROL)["workers_lost"] == 1
+
+
+@every_debian
+def test_preloaded_workers_are_replaced_and_reloaded_in_the_sandbox(machine: Machine) -> None:
+    deploy(machine, "one")
+    configure(machine, 'app = "shop:app"\nworkers = 2\npreload = true')
+    machine.run("systemctl start appserver.socket")
+    assert get(machine) == "one"
+    before = get_json(machine, "/status", CONTROL)
+    (preloader,) = before["preloaders"]
+    assert len(before["workers"]) == 2
+    # What they are to be called must get past the sandbox, too.
+    names = machine.run(["cat", *(f"/proc/{worker['pid']}/comm" for worker in before["workers"])])
+    assert sorted(names.splitlines()) == ["appserver 1.1", "appserver 1.2"]
+    victim = before["workers"][0]["pid"]
+    machine.run(f"kill -KILL {victim}")
+    (lost,) = records(machine, "EVENT=worker_lost")
+    assert f"Worker {victim} was killed by SIGKILL" in lost["MESSAGE"]
+    deploy(machine, "two")
+    machine.run("systemctl reload appserver.service")
+    assert get(machine) == "two"
+    after = get_json(machine, "/status", CONTROL)
+    assert [one["pid"] for one in after["preloaders"]] != [preloader["pid"]]
+    machine.run("systemctl stop appserver.socket appserver.service")
+    assert machine.property(SERVICE, "Result") == "success"
+    # systemd tells all of them to end at once: that is no loss of a preloader.
+    assert machine.run("journalctl --quiet EVENT=preloader_lost") == ""
