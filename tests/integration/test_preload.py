@@ -272,7 +272,7 @@ def test_a_startup_that_fails_is_exit_code_3_and_told_once(begin: Begin) -> None
 
 
 def test_an_import_that_takes_too_long_is_the_end_of_a_first_start(begin: Begin) -> None:
-    crew = begin(2, "--timeout-worker-start", "2", app="slow_import:app", ready=False, expected=3)
+    crew = begin(2, "--timeout-worker-start", "1", app="slow_import:app", ready=False, expected=3)
     assert crew.server.wait() == 3
     assert "the preloader did not start in time" in crew.server.told("EXIT_STATUS").fields["STATUS"]
 
