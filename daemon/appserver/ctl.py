@@ -1,9 +1,12 @@
 """`appserverctl`: try a configuration, show where its values come from, ask a running server how it is.
 
-appserverctl check  [arguments of appserver]             every line `ok`: exit 0; else 2 or 3, as appserver would
+appserverctl check  [arguments of appserver]             every line `ok`: exit 0; else 2 or 3, as appserver would;
+                                                         in the place of APP a file of settings can stand, FILE.toml
 appserverctl config [--json] [arguments of appserver]    each setting, its value and where that was said
 appserverctl status [--json] [--control PATH]            what the control socket answers
 appserverctl reload [--control PATH]                     new workers: exit 0 when they serve, else 3
+
+and those of `orders` and `top`, which speak to the control socket too.
 """
 
 import argparse
@@ -12,7 +15,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from appserver import arguments
+from appserver import arguments, orders
 from appserver.binds import Bind, FdBind, TcpBind
 from appserver.cli import add_version, complain, version_line
 from appserver.errors import (
@@ -31,22 +33,18 @@ from appserver.errors import (
     Exit,
     ListenError,
     LoadError,
-    OperatorError,
     UsageError,
 )
 from appserver.kinds import nearest
+from appserver.remote import RemoteError, ask, get, read_control
 from appserver.settings import DEFAULT_HOST, DEFAULT_PORT, TABLE, Loaded, Settings, command_line, resolve
 
 if TYPE_CHECKING:
     from appserver.net.certificates import Files
 
 PROGRAM: Final = "appserverctl"
-CONTROL_PATH: Final = "/run/appserver/appserver/control.sock"
 RELOAD_SECONDS: Final = 600.0
 """A reload takes as long as the application's startup; the server has a deadline for that (--timeout-worker-start)."""
-
-STATUS_SECONDS: Final = 5.0
-"""How long a server may take to answer: its event loop turns, or it is in trouble."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,11 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(words: Sequence[str]) -> Exit:
-    """Try settings, certificates, application and sockets; serve nothing."""
+    """Try settings, certificates, application and sockets."""
     parser = command_line(f"{PROGRAM} check")
     from appserver.wire.select import pick  # noqa: PLC0415 - for this command alone
 
     _, given = arguments.read(parser, words)
+    # `check FILE`: no application ends like that.
+    files = [one for one in given if one.name == "app" and one.text.endswith(".toml")]
+    given = [dataclasses.replace(one, name="config") if one in files else one for one in given]
     loaded = resolve(given, os.environ)
     settings = loaded.settings.anchored()
     pick(loaded.settings.http)
@@ -130,10 +131,8 @@ def status(words: Sequence[str]) -> Exit:
     """Ask the control socket of a running server for its figures."""
     parser = arguments.make_parser(f"{PROGRAM} status", "Show the state of a running server.")
     parser.add_argument("--json", action="store_true", help="write JSON")
-    own, path = _read_control(parser, words)
-    code, report = _ask(path, "GET", "/status", STATUS_SECONDS)
-    if code != http.client.OK:
-        raise _NotRunningError(f"{path}: what answers there is no control socket of appserver")
+    own, path = read_control(parser, words)
+    report = get(path, "/status")
     if own.json:
         _say(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -145,14 +144,21 @@ def status(words: Sequence[str]) -> Exit:
 def reload(words: Sequence[str]) -> Exit:
     """Have the workers of a server replaced: new settings, new code."""
     parser = arguments.make_parser(f"{PROGRAM} reload", "Have new workers take over.")
-    _, path = _read_control(parser, words)
-    code, report = _ask(path, "POST", "/reload", RELOAD_SECONDS)
+    _, path = read_control(parser, words)
+    code, report = ask(path, "POST", "/reload", RELOAD_SECONDS)
     if code == http.client.OK:
         _say("reloaded")
         return Exit.OK
-    if code == http.client.METHOD_NOT_ALLOWED:
-        raise _NotRunningError(f"{path}: a single process has no reload: run it with --workers, or restart it")
-    raise _NotRunningError(f"the reload has failed, and the workers from before go on: {report.get('error')}")
+    if code == http.client.INTERNAL_SERVER_ERROR:
+        raise RemoteError(f"the reload has failed, and the workers from before go on: {report.get('error')}")
+    raise RemoteError(f"{path}: {report.get('error')}")
+
+
+def top(words: Sequence[str]) -> Exit:
+    """Watch the figures of a running server on a terminal."""
+    from appserver.top import watch  # noqa: PLC0415 - curses is for this command alone
+
+    return watch(words)
 
 
 COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], Exit]]] = {
@@ -160,6 +166,12 @@ COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], Exit]]] = {
     "config": config,
     "status": status,
     "reload": reload,
+    "restart-worker": orders.restart_worker,
+    "drain": orders.drain,
+    "resume": orders.resume,
+    "log-level": orders.log_level,
+    "connections": orders.connections,
+    "top": top,
 }
 
 
@@ -167,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         usage="%(prog)s COMMAND [OPTIONS]",
-        description="\n".join(f"  {name:<8}{run.__doc__}" for name, run in COMMANDS.items()),
+        description="\n".join(f"  {name:<16}{run.__doc__}" for name, run in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_version(parser)
@@ -311,56 +323,6 @@ def _check_socket(bind: Bind | str, settings: Settings, verdict: str) -> bool:
 
 
 # --- status -----------------------------------------------------------------------------------------------------------
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP to a UNIX socket; `@` begins an abstract name."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = "\0" + path[1:] if path.startswith("@") else path
-
-    def connect(self) -> None:
-        """Connect to the path instead of a host."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-class _NotRunningError(OperatorError):
-    exit_code = Exit.STARTUP
-
-
-def _read_control(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[argparse.Namespace, str]:
-    """Read a command that speaks to a control socket: its own options, and the path."""
-    parser.add_argument(
-        "--control", metavar="PATH", help=f"the server's control socket (default: $APPSERVER_CONTROL or {CONTROL_PATH})"
-    )
-    own, _ = arguments.read(parser, words)
-    return own, (own.control or os.environ.get("APPSERVER_CONTROL") or CONTROL_PATH).removeprefix("unix:")
-
-
-def _ask(path: str, method: str, target: str, timeout: float) -> tuple[int, Mapping[str, Any]]:
-    """Ask the control socket: the status of the answer, and what it says.
-
-    Raises:
-        OperatorError: Nobody answers, or not as a control socket does.
-    """
-    connection = _UnixConnection(path, timeout)
-    try:
-        connection.request(method, target)
-        response = connection.getresponse()
-        report = json.loads(response.read())
-    except OSError as error:
-        reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise _NotRunningError(f"{path}: {reason}; is a server running with `--control unix:{path}`?") from error
-    except (http.client.HTTPException, ValueError) as error:
-        raise _NotRunningError(f"{path}: what answers there is no control socket of appserver") from error
-    finally:
-        connection.close()
-    if not isinstance(report, dict):
-        raise _NotRunningError(f"{path}: what answers there is no control socket of appserver")
-    return response.status, report
 
 
 def _table(report: Mapping[str, Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ NAMED = """
 ListenStream={path}
 FileDescriptorName={name}
 Service=appserver.service
-SocketMode=0600
+SocketMode=0666
 """
 
 
@@ -26,7 +26,18 @@ def test_named_sockets_take_their_roles(machine: Machine) -> None:
     status = get_json(machine, "/status", "/run/shop-control")
     assert (status["state"], status["answered"]) == ("serving", 2)
     # The control socket is no way into the application.
-    assert machine.attempt("curl --silent --fail --unix-socket /run/shop-control http://x/").returncode == 22
+    assert get_json(machine, "/", "/run/shop-control")["server"] == "appserver"
+    page = get(machine, "/", "/run/shop-control", "--header", "Accept: text/html")
+    assert page.startswith("<!doctype html>")  # it is in the package
+    # Whom the unit lets in can ask; root can order, in the unit's user namespace too.
+    other = ["setpriv", "--reuid=33", "--clear-groups"]
+    control = ["--control", "/run/shop-control"]
+    assert '"serving"' in machine.run([*other, "appserverctl", "status", "--json", *control])
+    refused = machine.attempt([*other, "appserverctl", "drain", *control])
+    assert refused.returncode == 3
+    assert "orders are taken from root and the server's user" in refused.stderr.decode()
+    machine.run(["appserverctl", "drain", *control])
+    assert get_json(machine, "/status", "/run/shop-control")["ready"] is False
 
 
 SERVE = "ExecStart=/usr/bin/appserver --app-dir /srv/shop"

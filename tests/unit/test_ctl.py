@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from appserver import __version__
-from appserver.ctl import main
+from appserver.ctl import COMMANDS, main
 from appserver.errors import Exit
 from appserver.settings import TABLE
 from appserver.wire.select import build
@@ -35,7 +35,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_names_the_commands(capsys: Capture) -> None:
     assert main(["--help"]) == Exit.OK
     out = capsys.readouterr().out
-    assert all(f"  {name} " in out for name in ("check", "config", "status", "reload"))
+    assert all(f"  {name} " in out for name in COMMANDS)
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -82,6 +82,17 @@ def test_check_passes_with_a_line_for_each_part(capsys: Capture, tmp_path: Path)
         ["socket", "ok"],
     ]
     assert not path.exists()
+
+
+def test_check_takes_a_file_of_settings_in_the_place_of_the_application(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("async def app(scope, receive, send): ...\n")
+    path = tmp_path / "shop.toml"
+    path.write_text(f'app = "main:app"\napp_dir = "{tmp_path}"\nbind = ["127.0.0.1:0"]\n')
+    assert main(["check", str(path)]) == Exit.OK
+    assert "application  ok       main:app imported in " in capsys.readouterr().out
+    path.write_text("prot = 1\n")
+    assert main(["check", str(path)]) == Exit.USAGE
+    assert f"appserverctl: {path}: prot: " in capsys.readouterr().err
 
 
 def test_check_reports_every_failure_at_once(capsys: Capture, tmp_path: Path) -> None:

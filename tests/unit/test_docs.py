@@ -12,6 +12,7 @@ import pytest
 
 from appserver.errors import Exit
 from appserver.process import life
+from appserver.process.operations import Alone
 from appserver.settings import TABLE
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.journal import Event
@@ -60,6 +61,16 @@ def test_every_exit_code_is_told() -> None:
 
 def test_every_event_is_told() -> None:
     assert first_cells(section("Events")) == {event.name.lower() for event in Event}
+
+
+def test_every_route_of_the_control_socket_is_told() -> None:
+    class Told(Alone):
+        def __init__(self) -> None:
+            pass  # the table is the same for every server
+
+    routes = {f"{route.method} {route.path}" for route in Told().routes}
+    known = {cell for cell in first_cells(section("The control socket")) if cell.startswith(("GET", "POST"))}
+    assert known == {"GET /", *routes}
 
 
 def test_every_field_of_an_access_record_is_told() -> None:

@@ -1,89 +1,202 @@
-"""The control socket's application: what an operator or a probe may ask a running server.
+"""The control socket's application: what an operator or a probe may ask of a running server, and order.
 
-GET /livez    200 as long as the event loop turns
-GET /readyz   200 while requests are served, 503 before that and while draining
-GET /metrics  what Prometheus scrapes (docs/metrics.md); 501 where prometheus_client is not installed
-POST /reload  200 when new workers serve, 500 and why when those from before go on; with `--workers`
-GET /status   JSON, the fields of `process.life.Life.report()` or `process.master.Master.report()`
+What there is, is a table of routes, which `process.operations` makes. Here is what holds for all of them:
+
+- GET only asks. POST orders, and is for root and for the server's own user: the socket's mode may let in others, and
+  who they are is known of a UNIX socket alone (unix(7), SO_PEERCRED).
+- A browser may be at the other end (`ssh -L`), and any page of the web can make it send requests to where that is. So
+  an order is JSON by its Content-Type, which a form cannot send, nor a script of a foreign origin, whose preflight
+  fails (https://fetch.spec.whatwg.org, CORS protocol). And Host has to be a name of this host: a foreign name may
+  lead here all the same (DNS rebinding), and then the page's origin is no foreign one.
 """
 
 import json
-from asyncio import to_thread
-from collections.abc import Awaitable, Callable, Mapping
-from importlib import import_module
-from typing import Any, Final
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl
 
+from appserver import __version__
 from appserver.asgi.types import Application, Receive, Scope, Send
-from appserver.telemetry.metrics import Snapshot
+from appserver.telemetry.log import Log
 
-_MISSING: Final = (
-    "prometheus_client is not installed: apt install python3-prometheus-client, or pip install 'appserverd[metrics]'"
-)
-_PATHS: Final = ("/livez", "/readyz", "/status", "/metrics")
+PEER: Final = "peer"
+"""In a scope's `state`: `Credentials`, or None where the socket is no UNIX socket."""
+
+BODY_SIZE: Final = 4096
+"""Bytes that an order may take."""
+
+JSON: Final = "application/json"
 
 
-def make_control(
-    report: Callable[[], Mapping[str, Any]],
-    reload: Callable[[], Awaitable[str | None]] | None = None,
-    *,
-    snapshot: Callable[[], Snapshot],
-) -> Application:
-    """Make the control socket's application.
+class Credentials(NamedTuple):
+    """As whom a peer ran when it connected (unix(7), SO_PEERCRED)."""
 
-    Args:
-        report: What `/status` tells; its `state` is `serving` when the server is ready.
-        reload: Reloads, and gives what went wrong; None where there is no reload.
-        snapshot: What `/metrics` tells.
+    pid: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a route is asked.
+
+    Attributes:
+        words: The members of an order's JSON object, or of a question's query.
+        accept: The Accept field.
     """
 
-    async def control(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - bodies are of no interest
+    words: Mapping[str, Any]
+    accept: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a route answers: an object, which becomes JSON, or bytes of another kind."""
+
+    content: Mapping[str, Any] | bytes
+    status: int = 200
+    kind: str = JSON
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+class RejectedError(Exception):
+    """A route cannot do what it was asked for; its text is for the operator."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One thing that can be asked or ordered.
+
+    Attributes:
+        method: GET, which includes HEAD, or POST.
+        path: Of the request.
+        answer: Does it; raises `RejectedError`.
+        text: What it is, in a line.
+        probe: Answered whatever Host says: probes come by any name, and are told nothing that is worth stealing.
+    """
+
+    method: str
+    path: str
+    answer: Callable[[Request], Awaitable[Answer]]
+    text: str
+    probe: bool = False
+
+
+def make_control(routes: Iterable[Route], log: Log) -> Application:
+    """Make the control socket's application; the log tells who has ordered what."""
+    table: dict[str, dict[str, Route]] = {}
+    for route in routes:
+        table.setdefault(route.path, {})[route.method] = route
+
+    async def control(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])
-        if scope["path"] == "/reload" and scope["method"] == "POST" and reload is not None:
-            failure = await reload()
-            status: int = 200 if failure is None else 500
-            content: Mapping[str, Any] = {"reloaded": failure is None, "error": failure}
-        elif scope["path"] == "/metrics" and scope["method"] in ("GET", "HEAD"):
-            await _send_metrics(snapshot, scope, send)
-            return
-        else:
-            status, content = _answer(scope["method"], scope["path"], report())
-        body = (json.dumps(content) + "\n").encode()
-        headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-        if status == 405:
-            headers.append((b"allow", b"POST" if scope["path"] == "/reload" else b"GET, HEAD"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        try:
+            answer = await _answer(table, scope, receive, log)
+        except RejectedError as error:
+            answer = Answer({"error": str(error)}, error.status)
+        content = answer.content
+        body = content if isinstance(content, bytes) else (json.dumps(content) + "\n").encode()
+        headers = [(b"content-type", answer.kind.encode()), (b"cache-control", b"no-store")]
+        headers.append((b"content-length", b"%d" % len(body)))  # to a HEAD too
+        # Nothing here is for another page to look at, whatever its type.
+        headers += [(b"x-content-type-options", b"nosniff"), (b"cross-origin-resource-policy", b"same-origin")]
+        headers += [(name.encode(), value.encode()) for name, value in answer.fields.items()]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     return control
 
 
-async def _send_metrics(snapshot: Callable[[], Snapshot], scope: Scope, send: Send) -> None:
-    try:
-        # In a thread: it takes 60 ms the first time, and in a single process applications wait on this event loop.
-        prometheus = await to_thread(import_module, "appserver.telemetry.prometheus")
-    except ImportError:
-        status, media_type = 501, "application/json"
-        body = json.dumps({"error": _MISSING}).encode() + b"\n"
+async def _answer(table: Mapping[str, Mapping[str, Route]], scope: Scope, receive: Receive, log: Log) -> Answer:
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    path = scope["path"]
+    fields = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    routes = table.get(path, {})
+    if not (is_local(fields.get(b"host", "")) or any(route.probe for route in routes.values())):
+        raise RejectedError(421, f"Host is {fields[b'host']!r}, and has to be localhost or an address")
+    if path == "/":
+        routes = {"GET": Route("GET", "/", _index(table), "this list; a page for browsers")}
+    if not routes:
+        return Answer({"error": f"no such path: {path}", "paths": sorted({"/", *table})}, 404)
+    route = routes.get(method)
+    if route is None:
+        allow = ", ".join("GET, HEAD" if name == "GET" else name for name in routes)
+        return Answer({"error": f"only {allow}"}, 405, fields={"allow": allow})
+    if method == "POST":
+        peer: Credentials | None = scope["state"].get(PEER)
+        told = log if peer is None else log.bind(peer_uid=peer.uid, peer_pid=peer.pid)
+        try:
+            _admit(peer)
+            words = await _read_order(fields.get(b"content-type", ""), receive)
+        except RejectedError as error:
+            told.warning(f"Refused POST {path} at the control socket: {error}")
+            raise
+        told.info(f"POST {path} at the control socket")
     else:
-        accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
-        status = 200
-        body, media_type = prometheus.render(snapshot(), accept.decode("latin-1"))
-    headers = [(b"content-type", media_type.encode("ascii")), (b"cache-control", b"no-store")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        words = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+    accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
+    return await route.answer(Request(words, accept.decode("latin-1")))
 
 
-def _answer(method: str, path: str, report: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
-    if path == "/reload":
-        return 405, {"error": "only POST, and only where there are --workers"}
-    if path not in _PATHS:
-        return 404, {"error": f"no such path: {path}", "paths": _PATHS}
-    if method not in ("GET", "HEAD"):
-        return 405, {"error": "only GET and HEAD"}
-    if path == "/status":
-        return 200, report
-    if path == "/livez":
-        return 200, {"alive": True}
-    ready = report["state"] == "serving"
-    return (200 if ready else 503), {"ready": ready, "state": report["state"]}
+def _index(table: Mapping[str, Mapping[str, Route]]) -> Callable[[Request], Awaitable[Answer]]:
+    async def index(request: Request) -> Answer:
+        if "text/html" in request.accept:
+            from appserver.asgi.dashboard import make_policy, read_page  # noqa: PLC0415 - for browsers alone
+
+            policy = {"content-security-policy": make_policy(), "referrer-policy": "no-referrer"}
+            return Answer(read_page(), kind="text/html; charset=utf-8", fields=policy)
+        routes = [route for methods in table.values() for route in methods.values()]
+        paths = [{"method": route.method, "path": route.path, "text": route.text} for route in routes]
+        return Answer({"server": "appserver", "version": __version__, "paths": paths})
+
+    return index
+
+
+def is_local(host: str) -> bool:
+    """Whether a Host cannot be the name of a foreign domain that leads here.
+
+    An address is none, and a name without a dot is nobody's domain; `curl --unix-socket` wants some name.
+    """
+    if host.startswith("["):
+        return True
+    name = host.lower().partition(":")[0].rstrip(".")
+    top = name.rpartition(".")[2]
+    # https://url.spec.whatwg.org/#ends-in-a-number-checker: what ends in a number is an IPv4 address, or an error.
+    return "." not in name or top == "localhost" or top.isdecimal()
+
+
+def _admit(peer: Credentials | None) -> None:
+    if peer is None:
+        raise RejectedError(403, "orders are taken from a UNIX socket alone: of others it is not known who asks")
+    own = os.geteuid()
+    if peer.uid not in (0, own):
+        raise RejectedError(403, f"orders are taken from root and the server's user ({own}), not from uid {peer.uid}")
+
+
+async def _read_order(kind: str, receive: Receive) -> Mapping[str, Any]:
+    if kind.partition(";")[0].strip().lower() != JSON:
+        raise RejectedError(415, f"orders are JSON: send Content-Type: {JSON} (curl --json '{{}}')")
+    body = b""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RejectedError(400, "the order is not whole")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > BODY_SIZE:
+            raise RejectedError(413, f"an order has {BODY_SIZE} bytes at most")
+    try:
+        words = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise RejectedError(400, f"the order is no JSON: {error}") from None
+    if not isinstance(words, dict):
+        raise RejectedError(400, "an order is a JSON object")
+    return words

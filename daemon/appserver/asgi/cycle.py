@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop, CancelledError, Future, Task, current_task
 from collections.abc import Awaitable
 from time import monotonic
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from appserver.asgi.answers import ANSWERS, answer_fields
 from appserver.asgi.faults import is_disconnect, report_error, report_misuse
@@ -21,6 +21,9 @@ from appserver.wire.engine import Head
 
 COMPLETE: Final = "complete"
 """The state in which nothing more can be sent."""
+
+PATH_SHOWN: Final = 80
+"""Characters of a path that an operator is shown."""
 
 # What the client did not stay for, as nginx logs it.
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -133,6 +136,18 @@ class Cycle(ABC):
         Returns:
             When the next one is due; None where there is none.
         """
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """What an operator is shown of it: of the target the path alone, because queries carry secrets."""
+        head = self.head
+        path = head.target.partition(b"?")[0].decode("latin-1")
+        return {
+            "method": head.method,
+            "path": path if len(path) <= PATH_SHOWN else path[: PATH_SHOWN - 1] + "…",
+            "client": self._client,
+            "status": self.status or None,
+            "age": round(now - self._begun, 3),
+        }
 
     # ASGI
 

@@ -25,6 +25,7 @@ from abc import abstractmethod
 from asyncio import BufferedProtocol, Task, Transport
 from collections.abc import Coroutine
 from contextlib import suppress
+from itertools import islice
 from math import inf
 from time import monotonic
 from typing import Any, Final
@@ -53,6 +54,12 @@ PIECE_SIZE: Final = 128 * 1024
 SMALL_FILE: Final = 64 * 1024
 """Bytes up to which a file is read and written with the head, in one piece: half of what sendfile(2) would cost."""
 
+REQUESTS_SHOWN: Final = 8
+"""Requests of one connection that an operator is shown."""
+
+_STATES: Final = {HEAD: "reading head", BODY: "reading body", SERVING: "in application"}
+"""What an operator is told of phases whose own names say too little."""
+
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
@@ -62,6 +69,11 @@ class Connection(BufferedProtocol):
     Args:
         endpoint: What is the same for all connections of its listener.
         engine: Of the HTTP version that is spoken.
+
+    Attributes:
+        begun: When it was accepted and TLS agreed on, or up to a second before; of a monotonic clock, in seconds.
+        phase: As above.
+        deadline: When that ends.
     """
 
     __slots__ = (
@@ -74,6 +86,7 @@ class Connection(BufferedProtocol):
         "_transport",
         "_turn",
         "_view",
+        "begun",
         "deadline",
         "phase",
     )
@@ -89,6 +102,7 @@ class Connection(BufferedProtocol):
         self._turn = endpoint.turn
         self._eof = False
         self.phase = OPENING
+        self.begun = 0.0
         self.deadline = inf
 
     # The transport's call-backs
@@ -109,6 +123,7 @@ class Connection(BufferedProtocol):
         endpoint.connections.add(self)
         endpoint.service.figures.connections += 1
         endpoint.service.figures.accepted += 1
+        self.begun = endpoint.now
         self.deadline = monotonic() + endpoint.timeouts.header
         if endpoint.draining:
             self._engine.drain()
@@ -140,6 +155,31 @@ class Connection(BufferedProtocol):
         self._cycles.clear()
         for cycle in cycles:
             cycle.disconnect()
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """What an operator is shown of it; times are seconds, sizes are bytes."""
+        transport, engine, cycles = self._transport, self._engine, self._cycles
+        tls = None if transport is None else transport.get_extra_info("ssl_object")
+        peer = None if transport is None else transport.get_extra_info("peername")
+        host, port = peer[:2] if isinstance(peer, tuple) else ("unix", None)
+        websocket = any(cycle.head.websocket for cycle in cycles.values())
+        version = "h2" if engine.version == "2" else "http/1.1"
+        unwritten = self._out.waiting + sum(engine.queued(stream) for stream in engine.waiting())
+        # `deadline`: of a file that is on its way past the transport nothing waits in it.
+        writing = unwritten > 0 or self._out.deadline < inf
+        state = _STATES.get(self.phase, self.phase)
+        return {
+            "peer": host if port is None else f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            "listener": self._endpoint.name,
+            "protocol": "websocket" if websocket and version != "h2" else version,
+            "tls": None if tls is None else tls.version(),
+            "age": round(now - self.begun, 3),
+            "state": "writing" if writing and self.phase in (OPENING, IDLE, SERVING) else state,
+            "requests": [cycle.describe(now) for cycle in islice(cycles.values(), REQUESTS_SHOWN)],
+            "in_flight": len(cycles),
+            "answered": max(0, engine.seen - len(cycles)),
+            "unwritten": unwritten,
+        }
 
     # The turn's phases
 

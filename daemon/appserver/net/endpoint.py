@@ -4,6 +4,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from appserver.asgi.service import Service
@@ -55,6 +56,7 @@ class Endpoint:
         buffer: Where the loop reads into.
         context: What every call of the application starts from.
         turn: The requests that begin and end in the present turn of the loop.
+        now: When the last sweep was, of a monotonic clock: one number for all connections that begin after it.
     """
 
     name: str
@@ -72,12 +74,14 @@ class Endpoint:
     buffer: bytearray = field(default_factory=lambda: bytearray(READ_SIZE))
     context: Context = field(default_factory=copy_context)
     turn: Turn = field(init=False)
+    now: float = field(default_factory=monotonic)
 
     def __post_init__(self) -> None:
         self.turn = Turn(self.loop, self.context)
 
     def sweep(self, now: float) -> None:
         """Enforce the deadlines of all connections: once a second, instead of a timer a request."""
+        self.now = now
         # A list, because an expired connection takes itself out of the set.
         for connection in [connection for connection in self.connections if connection.is_due(now)]:
             connection.expire(now)

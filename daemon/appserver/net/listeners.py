@@ -97,6 +97,11 @@ def open_listeners(settings: Settings, inherited: Iterable[InheritedSocket], log
     """
     handed = list(inherited)
     listeners = [_inherit(item) for item in handed if item.name == CONTROL]
+    for listener in listeners:
+        if listener.sock.family != socket.AF_UNIX:
+            log.warning(
+                f"The control socket {listener.url} is no UNIX socket: whoever reaches it can ask, and nobody can order"
+            )
     others = [item for item in handed if item.name != CONTROL]
     used: set[int] = set()
     try:

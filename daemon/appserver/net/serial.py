@@ -182,6 +182,7 @@ class SerialConnection(Connection):
             self._out.detach()
             self._transport = None
             self.phase, self.deadline = CLOSING, inf
+            successor.begun = self.begun
             successor.take_over(transport, self._scopes, switch)
 
     def _make_successor(self, transport: Transport) -> "MultiplexedConnection | None":

@@ -18,6 +18,7 @@ from typing import Any, Final
 from appserver.errors import Exit
 from appserver.net.listeners import Listener
 from appserver.process import policy
+from appserver.process.inquiry import LOG_LEVEL, Inquiries
 from appserver.process.policy import CAUSES, HUNG, KILLED, LEAVING, SERVING, STARTING, STUCK, TABLE, Patience
 from appserver.process.preloaders import Preloaders
 from appserver.process.spawn import Worker, find_blocker, start_worker
@@ -48,7 +49,9 @@ class Generation:
         failure: What went wrong with it, also after `complete` was set and before anybody has looked.
         voice: An eventfd: the first of its workers that fails takes it and tells why; the others fail for the same.
         retries: Workers that are to be started later, by their numbers.
+        misses: How often one that was to be started, or to be replaced, is to be started anew, by its number.
         retired: It gets no more workers.
+        level: Which log level it was told to have since it began.
         exit_code: Of the worker that failed.
     """
 
@@ -60,7 +63,9 @@ class Generation:
     voice: int = field(default_factory=lambda: os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
     workers: dict[int, Worker] = field(default_factory=dict)
     retries: dict[int, TimerHandle] = field(default_factory=dict)
+    misses: Counter[int] = field(default_factory=Counter)
     retired: bool = False
+    level: str | None = None
     failure: str | None = None
     exit_code: Exit = Exit.STARTUP
 
@@ -104,6 +109,8 @@ class Crew:
         restarts: Workers that another one took, or takes, the place of, by cause.
         codes: Exit codes since `stopping`.
         left: Set whenever a worker or a preloader has ended.
+        moved: Set whenever a worker has got into another state, or is to be started anew.
+        inquiries: What is asked of workers.
         preloaders: What forks the workers, with --preload.
     """
 
@@ -120,7 +127,8 @@ class Crew:
         self.lost = 0
         self.restarts: Counter[str] = Counter()
         self.codes: set[int] = set()
-        self.left = asyncio.Event()
+        self.left, self.moved = asyncio.Event(), asyncio.Event()
+        self.inquiries = Inquiries(loop)
 
     # Generations
 
@@ -212,6 +220,13 @@ class Crew:
         """Of all generations."""
         return [worker for generation in self.generations for worker in generation.workers.values()]
 
+    def succeed(self, worker: Worker, reason: str, cause: str) -> None:
+        """Have a worker leave when another one serves in its place."""
+        worker.succeeded = True
+        self.restarts[cause] += 1
+        self._log.info(f"Worker {worker.pid} is replaced: {reason}", worker_pid=worker.pid)
+        self._spawn(self._generation_of(worker), worker.number)
+
     def _spawn(self, generation: Generation, number: int, failures: int = 0) -> None:
         generation.cancel(number)
         if generation.retired or number > generation.wanted:
@@ -262,6 +277,8 @@ class Crew:
 
     def _plan(self, generation: Generation, number: int, failures: int, wait: float) -> None:
         generation.cancel(number)
+        generation.misses[number] += 1
+        self.moved.set()
         generation.retries[number] = self._loop.call_later(wait, self._spawn, generation, number, failures)
 
     def _generation_of(self, worker: Worker) -> Generation:
@@ -276,9 +293,12 @@ class Crew:
             self.restarts[cause] += 1
         if following != worker.state:
             worker.enter(following)
+            self.moved.set()
         if action == policy.ADMIT:
             worker.report = None  # that was of its start
             os.eventfd_write(generation.voice, 1)  # what goes wrong after this is news again
+            if generation.level is not None:
+                self.inquiries.tell(worker, LOG_LEVEL, level=generation.level)
             self._check(generation)
             for other in list(generation.workers.values()):
                 if other.succeeded and other.number == worker.number and other is not worker:
@@ -324,6 +344,7 @@ class Crew:
             )
             self.codes.add(Exit.CUT if cut else code)
         del generation.workers[worker.pid]
+        self.inquiries.forget(worker)
         if worker.report is not None:
             self._past += worker.report.kept()
         self.lost += state in (SERVING, HUNG, KILLED)
@@ -365,6 +386,8 @@ class Crew:
             state = None
             if "X_REPORT" in said:
                 worker.report, state = _parse(said["X_REPORT"])
+            if "X_ANSWER" in said:
+                self.inquiries.take(worker, said["X_ANSWER"])
             # Each report says again what READY=1 and STOPPING=1 have said: messages get lost.
             if "READY" in said or (state == "serving" and worker.state == STARTING):
                 self._feed(worker, policy.READY)
@@ -411,10 +434,7 @@ class Crew:
             if worker.state == SERVING and worker.number not in leaving and now - worker.begun >= policy.REST_SECONDS:
                 spent = worker.find_spent()
                 if spent is not None:
-                    worker.succeeded = True
-                    self.restarts[spent.cause] += 1
-                    self._log.info(f"Worker {worker.pid} is replaced: {spent.reason}", worker_pid=worker.pid)
-                    self._spawn(generation, worker.number)
+                    self.succeed(worker, spent.reason, spent.cause)
                     return
 
     # Facts
@@ -427,7 +447,7 @@ class Crew:
         """What the metrics tell of the workers; `reloads` are the master's, by outcome."""
         workers = dict.fromkeys((STARTING, SERVING, HUNG, LEAVING), 0)
         workers |= Counter(worker.state for worker in self.workers)
-        restarts = dict.fromkeys((*CAUSES.values(), "requests", "age", "memory"), 0) | self.restarts
+        restarts = dict.fromkeys((*CAUSES.values(), "requests", "age", "memory", "operator"), 0) | self.restarts
         return Supervision(workers, restarts, reloads, self.current.number if self.current is not None else 0)
 
     @property

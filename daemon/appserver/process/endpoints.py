@@ -12,6 +12,7 @@ from appserver.asgi.service import Service, WebSockets
 from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint, Timeouts
 from appserver.net.listeners import Listener
+from appserver.net.operator import OperatorConnection
 from appserver.net.serial import SerialConnection
 from appserver.settings import Settings
 from appserver.telemetry.log import Log
@@ -62,7 +63,8 @@ def make_connections(
 ) -> tuple[Acceptor, Endpoint]:
     """What accepts the connections of a listener, and what they share."""
     endpoint = make_endpoint(settings, service, listener, loop, pick(settings.http), pick_http2(settings.http2_engine))
-    return Acceptor(listener, loop, partial(SerialConnection, endpoint), log, settings.backlog), endpoint
+    connection = OperatorConnection if listener.control else SerialConnection
+    return Acceptor(listener, loop, partial(connection, endpoint), log, settings.backlog), endpoint
 
 
 def make_endpoint(

@@ -29,7 +29,9 @@ from appserver.net.endpoint import Endpoint
 from appserver.process.endpoints import import_late
 from appserver.process.handover import HURRY, RETIRE
 from appserver.process.idle import Idle, can_leave, draw_limit
+from appserver.process.inquiry import QUESTION_SIZE, Witness
 from appserver.process.metering import Meter
+from appserver.process.operations import describe_drained
 from appserver.settings import Settings
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
@@ -119,14 +121,22 @@ class Life:
         self._idle = Idle(settings.idle_exit if can_leave(one.listener for one, _ in acceptors) else 0.0, self._begun)
         self._limit = draw_limit(settings)
         self._drain_end = 0.0
+        self.witness = Witness(self._endpoints, log)
+        self.drained = False
         self.state = STARTING
 
     # Facts
+
+    @property
+    def ready(self) -> bool:
+        """Requests are served, and no operator has said that others should serve them."""
+        return self.state == SERVING and not self.drained
 
     def report(self) -> dict[str, Any]:
         """What the control socket tells; `appserverctl status` shows it."""
         report = {
             "state": self.state,
+            "ready": self.ready,
             "version": __version__,
             "build": build(),
             "uptime": round(monotonic() - self._begun, 3),
@@ -150,7 +160,8 @@ class Life:
         if self.state == DRAINING:
             return f"Draining: {what}, {max(0, round(self._drain_end - monotonic()))} s left{lost}"
         certificate = f", {self._certificates.status}" if self._certificates is not None else ""
-        return f"Serving: {what}, {figures.answered} answered, {figures.failed} failed{certificate}{lost}"
+        drained = describe_drained(self.drained)
+        return f"{drained}Serving: {what}, {figures.answered} answered, {figures.failed} failed{certificate}{lost}"
 
     # The life
 
@@ -364,7 +375,10 @@ class Life:
         """The master says that successors serve, or that it is time to cut; or it is no more."""
         word = b""
         with suppress(OSError):
-            word = line.recv(64)
+            word = line.recv(QUESTION_SIZE)
+        if (reply := self.witness.reply(word)) is not None:
+            self._notifier.answer(reply)
+            return
         if word == RETIRE:
             for acceptor, _ in self._acceptors:
                 acceptor.listener.inherited = True  # so what waits in its backlog is left to them

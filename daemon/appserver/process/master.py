@@ -30,6 +30,7 @@ from appserver.process.endpoints import make_connections
 from appserver.process.idle import Idle, can_leave
 from appserver.process.life import DRAINING, SERVING, STARTING
 from appserver.process.metering import make_statsd
+from appserver.process.operations import Led, describe_drained
 from appserver.process.worker import report_failure
 from appserver.settings import TABLE as ROWS
 from appserver.settings import Loaded, Settings
@@ -101,6 +102,8 @@ class Master:
     ) -> None:
         self._loaded, self._resolve, self._listeners = loaded, resolve, listeners
         self._notifier, self._log, self._loop = notifier, log, loop
+        # Asked now: those of our own are closed as soon as the stop begins.
+        self._urls = [listener.url for listener in listeners if not listener.control]
         self._fixed = loaded.settings  # what cannot change is what was said at the start
         self._crew = Crew(listeners, log, loop)
         self._environ = dict(os.environ)
@@ -115,6 +118,7 @@ class Master:
         self._next: asyncio.Task[str | None] | None = None
         self._control: list[Acceptor] = []
         self._timers: dict[str, TimerHandle] = {}
+        self.drained = False
         self.state = STARTING
 
     # The life
@@ -317,8 +321,8 @@ class Master:
     # Facts
 
     def _start_control(self) -> None:
-        control = make_control(self.report, self._reload_for_control, snapshot=self.snapshot)
-        service = Service(application=control, log=self._log)
+        routes = Led(self, self._crew, self._log).routes
+        service = Service(application=make_control(routes, self._log), log=self._log)
         for listener in self._listeners:
             if listener.control:
                 acceptor, endpoint = make_connections(self._loaded.settings, service, listener, self._loop, self._log)
@@ -330,7 +334,8 @@ class Master:
         endpoint.sweep(monotonic())
         self._timers[endpoint.name] = self._loop.call_later(1.0, self._sweep, endpoint)
 
-    async def _reload_for_control(self) -> str | None:
+    async def reload_for_control(self) -> str | None:
+        """Reload, and wait for it; what went wrong."""
         if self.state != SERVING:
             return f"the server is {self.state}"
         # Not awaited itself: a stop cancels it, and whoever asked is to hear of that.
@@ -338,16 +343,22 @@ class Master:
         await asyncio.wait({reload})
         return "the server stops" if reload.cancelled() else reload.result()
 
+    @property
+    def ready(self) -> bool:
+        """Workers serve, and no operator has said that others should."""
+        return self.state == SERVING and not self.drained
+
     def report(self) -> dict[str, Any]:
         """What the control socket tells; `appserverctl status` shows it."""
         current = self._crew.current
         return {
             "state": self.state,
+            "ready": self.ready,
             "version": __version__,
             "uptime": round(monotonic() - self._begun, 3),
             "application": (current.settings if current else self._loaded.settings).app,
             "generation": current.number if current else 0,
-            "listeners": [listener.url for listener in self._listeners if not listener.control],
+            "listeners": self._urls,
             "workers_wanted": current.wanted if current else 0,
             "workers_lost": self._crew.lost,
             "reloads": self._reloads,
@@ -368,6 +379,7 @@ class Master:
         serving, wanted = (current.serving, current.wanted) if current else (0, 0)
         # Until one succeeds: what serves is not what was deployed.
         failed = f"Reload failed: {self._failure}. " if self._failure is not None else ""
+        failed = describe_drained(self.drained) + failed
         return (
             f"{failed}Serving: {serving} of {_count(wanted, 'worker')}, {_count(figures.connections, 'connection')},"
             f" {_count(figures.requests, 'request')} in flight, {figures.answered} answered,"

@@ -40,6 +40,7 @@ from appserver.process.handover import Handover
 from appserver.process.idle import can_leave
 from appserver.process.life import CANCEL_SECONDS, STOPS, Life
 from appserver.process.metering import make_statsd
+from appserver.process.operations import Alone
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import raise_limit, read_limit, take_inherited
 from appserver.system.notify import Notifier
@@ -319,10 +320,7 @@ async def _live(
     # The same but for its fields: Strict-Transport-Security belongs to responses over TLS alone (RFC 6797 section 7.2).
     encrypted = replace(service)
     # What operators ask of the control socket is not traffic: no access records, figures of its own.
-    control = Service(
-        application=make_control(lambda: life.report(), snapshot=lambda: life.snapshot()),  # noqa: PLW0108 - comes later
-        log=log,
-    )
+    control = Service(application=make_control((), log), log=log)
     make_engine = pick(settings.http)
     make_http2 = pick_http2(settings.http2_engine)
     secured = sum(listener.tls for listener in listeners)
@@ -350,6 +348,7 @@ async def _live(
     if line is not None:
         end_with_master(line, wanted=False)
     life = Life(settings, lifespan, acceptors, notifier, log, loop, engines, certificates, line)
+    control.application = make_control(Alone(life, log).routes, log)
     # A worker's figures are its master's to send.
     statsd = make_statsd(settings, life.snapshot, loop, log) if line is None else None
     if access is not None:

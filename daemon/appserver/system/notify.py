@@ -73,6 +73,11 @@ class Notifier:
         """Tell a master what became of the worker that a preloader was to fork: its pid, or 0 and what went wrong."""
         self._send(f"X_FORKED={number} {pid} {errno}")
 
+    def answer(self, text: str) -> None:
+        """Answer a question of the master's (`process.inquiry`); `text` is JSON, and without a line feed."""
+        if self._line is not None:
+            self._send(f"X_ANSWER={text}")
+
     def extend(self, seconds: float) -> None:
         """Ask for that many seconds more, from now, before the start or stop is taken to have failed."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * _MICROSECONDS)}")

@@ -75,6 +75,10 @@ class Event(Enum):
     """A new generation of workers serves."""
     RELOAD_FAILED = "06a55282fc484652bf7448848913ac6b"
     """A reload was given up, and the workers from before go on."""
+    DRAINED = "80cfc0af34844323852a33280bd6345e"
+    """An operator has probes told that requests should go elsewhere; those that come are answered."""
+    RESUMED = "6f365640b4304c449673bd8fb0239785"
+    """An operator has undone that."""
 
 
 MESSAGE_IDS: Final[Mapping[str, str]] = {event.name.lower(): event.value for event in Event}

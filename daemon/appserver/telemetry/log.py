@@ -302,6 +302,24 @@ def capture_stdlib(log: Log) -> Callable[[], None]:
     return restore
 
 
+def read_level(log: Log) -> str:
+    """The lowest level that is written."""
+    return _name_level(log.channel.threshold)
+
+
+def change_level(log: Log, level: str) -> None:
+    """Write from another level on, of the application's `logging` too where it has not been configured otherwise.
+
+    Args:
+        log: The pipeline.
+        level: A key of `LEVELS`.
+    """
+    log.channel.threshold = LEVELS[level]
+    root = logging.getLogger()
+    if any(isinstance(handler, _Handler) for handler in root.handlers):
+        root.setLevel(LEVELS[level])
+
+
 class _Handler(logging.Handler):
     """The root logger's only handler."""
 

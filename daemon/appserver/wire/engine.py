@@ -222,6 +222,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def seen(self) -> int:
+        """How many requests the peer has begun."""
+        ...
+
+    @property
     def multiplexed(self) -> bool:
         """Several streams at once: `take()` gives a bounded piece, and more when called again."""
         ...

@@ -432,6 +432,11 @@ class Http1Engine(ABC):
 
     # Facts
 
+    @property
+    def seen(self) -> int:
+        """See `wire.engine.Engine`."""
+        return self._stream
+
     def queued(self, stream: int) -> int:  # noqa: ARG002
         """See `wire.engine.Engine`: the transport has it all."""
         return 0

@@ -121,6 +121,11 @@ class Http2Engine(Requests):
         if len(self.own) < TAKE_SIZE:  # more is not made for a peer that does not read
             self.own += self.drive()
 
+    @property
+    def seen(self) -> int:
+        """See `wire.engine.Engine`: clients begin streams of odd numbers (RFC 9113 section 5.1.1)."""
+        return (self.last + 1) // 2
+
     @abstractmethod
     def queued(self, stream: int) -> int:
         """See `wire.engine.Engine`."""

@@ -20,7 +20,7 @@ def test_workers_that_fail_are_counted_by_cause_and_every_known_cause_is_told() 
         await generation.settle()
         told = crew.supervision({"succeeded": 3})
         assert told.restarts == {
-            "lost": 0, "stopped": 0, "hung": 0, "failed": 1, "requests": 0, "age": 0, "memory": 0,
+            "lost": 0, "stopped": 0, "hung": 0, "failed": 1, "requests": 0, "age": 0, "memory": 0, "operator": 0,
         }  # fmt: skip
         assert (told.workers["starting"], told.reloads, told.generation) == (0, {"succeeded": 3}, 0)
         assert crew.figures() == Metrics()

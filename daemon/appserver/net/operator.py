@@ -1,0 +1,29 @@
+"""Connections of the control socket: who is at the other end is part of what is asked."""
+
+import socket
+import struct
+from asyncio import Transport
+from dataclasses import replace
+from typing import Final
+
+from appserver.asgi.control import PEER, Credentials
+from appserver.asgi.scope import Scopes
+from appserver.net.serial import SerialConnection
+
+_UCRED: Final = struct.Struct("iII")
+
+
+class OperatorConnection(SerialConnection):
+    """Serves one operator or probe."""
+
+    __slots__ = ()
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Begin; its requests bring along who has connected."""
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        peer = None
+        if sock.family == socket.AF_UNIX:
+            peer = Credentials(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+        service = replace(self._endpoint.service, state={PEER: peer})
+        self._scopes = Scopes(service, "http", transport.get_extra_info("sockname"), None)

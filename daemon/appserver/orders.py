@@ -1,0 +1,119 @@
+"""The commands of `appserverctl` that look into a running server, or change it."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from appserver import arguments
+from appserver.errors import Exit, UsageError
+from appserver.remote import get, order, read_control
+
+PROGRAM: Final = "appserverctl"
+
+START_SECONDS: Final = 600.0
+"""A worker takes as long as the application's startup; the server has a deadline for that (--timeout-worker-start)."""
+
+
+def drain(words: Sequence[str]) -> Exit:
+    """Have /readyz answer 503; requests are answered as before."""
+    parser = arguments.make_parser(f"{PROGRAM} drain", "Let /readyz answer 503; requests are answered as before.")
+    _, path = read_control(parser, words)
+    order(path, "/drain")
+    _say(f"drained: /readyz answers 503 until `{PROGRAM} resume` or a restart; requests are answered")
+    return Exit.OK
+
+
+def resume(words: Sequence[str]) -> Exit:
+    """Have /readyz answer 200 again."""
+    parser = arguments.make_parser(f"{PROGRAM} resume", "Let /readyz answer 200 again.")
+    _, path = read_control(parser, words)
+    order(path, "/resume")
+    _say("resumed: /readyz answers 200")
+    return Exit.OK
+
+
+def restart_worker(words: Sequence[str]) -> Exit:
+    """Have another worker take the place of one."""
+    parser = arguments.make_parser(f"{PROGRAM} restart-worker", "Have other workers take the place of some.")
+    parser.add_argument("pid", nargs="+", metavar="PID", help="process id of a worker, as `status` shows it")
+    own, path = read_control(parser, words)
+    for text in own.pid:
+        if not (text.isascii() and text.isdecimal()):
+            raise UsageError("PID", text, "expected the process id of a worker")
+    for text in own.pid:
+        report = order(path, "/restart-worker", START_SECONDS, pid=int(text))
+        _say(f"worker {report['pid']} leaves, worker {report['successor']} serves")
+    return Exit.OK
+
+
+def log_level(words: Sequence[str]) -> Exit:
+    """Show or change the log level, until the next reload."""
+    parser = arguments.make_parser(f"{PROGRAM} log-level", "Show or change the log level, until the next reload.")
+    parser.add_argument("level", nargs="?", metavar="LEVEL", help="trace, debug, info, warning, error or critical")
+    own, path = read_control(parser, words)
+    if own.level is None:
+        _say(str(get(path, "/log-level")["level"]))
+        return Exit.OK
+    report = order(path, "/log-level", level=own.level)
+    _say(str(report["level"]))
+    return _tell_silent(report)
+
+
+def connections(words: Sequence[str]) -> Exit:
+    """Show the open connections, the oldest first."""
+    parser = arguments.make_parser(f"{PROGRAM} connections", "Show the open connections, the oldest first.")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+    own, path = read_control(parser, words)
+    report = get(path, "/connections")
+    if own.json:
+        _say(json.dumps(report, indent=2, ensure_ascii=False))
+        return _tell_silent(report)
+    rows = [_cells(one) for one in report["connections"]]
+    if rows:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        for line in _align([tuple(name.upper() for name in rows[0]), *(tuple(row.values()) for row in rows)]):
+            _say(line[:width] if width else line)
+    if report["left_out"]:
+        _say(f"and {report['left_out']} younger ones")
+    elif not rows:
+        _say("no connections")
+    return _tell_silent(report)
+
+
+def _cells(one: Mapping[str, Any]) -> dict[str, str]:
+    requests = [f"{request['method']} {request['path']}" for request in one["requests"]]
+    more = one["in_flight"] - len(requests)
+    return {
+        **({"worker": str(one["pid"])} if "pid" in one else {}),
+        "peer": one["peer"],
+        "protocol": one["protocol"],
+        "tls": one["tls"] or "-",
+        "age": str(timedelta(seconds=int(one["age"]))),
+        "state": one["state"],
+        "answered": str(one["answered"]),
+        "unwritten": str(one["unwritten"]),
+        "requests": ", ".join(requests) + (f" and {more} more" if more > 0 else "") or "-",
+    }
+
+
+def _align(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _tell_silent(report: Mapping[str, Any]) -> Exit:
+    """Workers that have not answered: what was shown is not all, what was ordered was not done by all."""
+    silent = report["silent"]
+    if not silent:
+        return Exit.OK
+    pids = ", ".join(map(str, silent))
+    print(f"{PROGRAM}: not all of it: no answer in time of worker {pids}", file=sys.stderr)  # noqa: T201
+    return Exit.STARTUP
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - a command's answer
