@@ -18,8 +18,9 @@ from typing import Any, Final
 from appserver.errors import Exit
 from appserver.net.listeners import Listener
 from appserver.process import policy
+from appserver.process.blocker import find_blocker
 from appserver.process.policy import CAUSES, HUNG, KILLED, LEAVING, SERVING, STARTING, STUCK, TABLE, Patience
-from appserver.process.spawn import Worker, find_blocker
+from appserver.process.spawn import Worker
 from appserver.settings import Settings
 from appserver.system.notify import hear
 from appserver.telemetry.log import Log

@@ -27,6 +27,7 @@ from appserver.asgi.lifespan import Lifespan
 from appserver.errors import Exit, LifespanError
 from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint
+from appserver.process.blocker import Watch
 from appserver.process.handover import HURRY, RETIRE
 from appserver.process.idle import Idle, can_leave, draw_limit
 from appserver.process.metering import Meter
@@ -46,9 +47,6 @@ STOPPED: Final = "stopped"
 
 TICK_SECONDS: Final = 1.0
 """Deadlines are enforced, the Date field is renewed and STATUS= is sent this often."""
-
-BLOCKED_SECONDS: Final = 1.0
-"""A tick later than this is told: somebody blocks the event loop, and every client waits."""
 
 WARM_SECONDS: Final = 0.5
 """After the start, what was left out of it is imported."""
@@ -82,6 +80,7 @@ class Life:
 
     Attributes:
         snapshot: Tells what those who watch are told.
+        watch: Tells who blocks the loop, where it is entered for as long as the life runs.
     """
 
     def __init__(
@@ -111,7 +110,8 @@ class Life:
         self._stop = asyncio.Event()
         self._stops = 0
         self._timers: dict[str, TimerHandle] = {}
-        self._begun = self._ticked = monotonic()
+        self._begun = monotonic()
+        self.watch = Watch(log, TICK_SECONDS)
         self._idle = Idle(settings.idle_exit if can_leave(one.listener for one, _ in acceptors) else 0.0, self._begun)
         self._limit = draw_limit(settings)
         self._drain_end = 0.0
@@ -313,15 +313,8 @@ class Life:
     def _tick(self) -> None:
         # First, so that no fault in what follows can stop it: deadlines, and the date, hang on it.
         self._timers["tick"] = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._meter.look(self.watch.turn())
         now = monotonic()
-        if now - self._ticked > TICK_SECONDS + BLOCKED_SECONDS:
-            self._log.warning(
-                f"The event loop did not turn for {now - self._ticked - TICK_SECONDS:.1f} s: the application blocks it",
-                code="watchdog",
-                blocked_us=round((now - self._ticked - TICK_SECONDS) * 1_000_000),
-            )
-        self._meter.look(now - self._ticked - TICK_SECONDS)
-        self._ticked = now
         fields, encrypted = (Defaults(default_fields(self._settings, tls=tls)) for tls in (False, True))
         if self._certificates is not None:
             self._certificates.tick(self._loop)

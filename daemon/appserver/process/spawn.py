@@ -1,7 +1,6 @@
 """One worker process, as its master sees it: started, told, asked where it stands, killed."""
 
 import os
-import re
 import secrets
 import signal
 import socket
@@ -22,7 +21,6 @@ from appserver.settings import Settings
 if TYPE_CHECKING:
     from appserver.telemetry.metrics import Metrics
 
-_FRAME: Final = re.compile(r'  File "(.*)", line ([0-9]+) in (.*)')
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
 STACKS_SIZE: Final = 256 * 1024
 
@@ -228,11 +226,3 @@ def explain_exit(code: int) -> str:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name if -code in {number.value for number in signal.Signals} else str(-code)
     return f"was killed by {name}" + (", perhaps for lack of memory" if -code == signal.SIGKILL else "")
-
-
-def find_blocker(stacks: str) -> str:
-    """The line in which the main thread stands, of stacks that faulthandler wrote: the innermost one of no library."""
-    _, mark, main = stacks.rpartition("Current thread")
-    frames = _FRAME.findall(main.partition("\n\n")[0] if mark else stacks)
-    own = [frame for frame in frames if "/lib/python" not in frame[0] and not frame[0].startswith("<")]
-    return next((f"{file}:{line} in {function}" for file, line, function in own or frames), "")

@@ -331,7 +331,8 @@ async def _live(
     if access is not None:
         access.start(loop)
     try:
-        return await life.run()
+        with life.watch:
+            return await life.run()
     finally:
         if statsd is not None:
             statsd.close()

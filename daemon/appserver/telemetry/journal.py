@@ -52,7 +52,7 @@ class Event(Enum):
     DEADLINE = "8e0843a0acbb41bb8b49173aef19af9d"
     """A client was too slow."""
     WATCHDOG = "f1efd4d46d2640fcb1bec317c0418ef6"
-    """The event loop did not turn in time."""
+    """The event loop did not turn in time; where it stood, is in the record."""
     CERTIFICATE_LOADED = "b98def0530b84cb6816297f5680eaafd"
     """Renewed certificates are served with from now on."""
     CERTIFICATE_FAILED = "6997cfeb42c94d8d9cded6b3b4dce1f6"
