@@ -28,9 +28,10 @@ from appserver.errors import Exit, LifespanError
 from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint
 from appserver.process.blocker import Watch
-from appserver.process.handover import HURRY, RETIRE
+from appserver.process.handover import DROP, HURRY, RETIRE
 from appserver.process.idle import Idle, can_leave, draw_limit
 from appserver.process.metering import Meter
+from appserver.process.relief import Relief, drop_caches
 from appserver.settings import Settings
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
@@ -75,6 +76,7 @@ class Life:
         log: Where events go.
         loop: The running loop.
         engines: Names of the HTTP/1.1 engine and of the HTTP/2 engine, None where that is not served.
+        relief: Hears when memory is short.
         certificates: What TLS is spoken with; None without TLS.
         line: To the master; None where there is none.
 
@@ -92,13 +94,14 @@ class Life:
         log: Log,
         loop: AbstractEventLoop,
         engines: tuple[str, str | None],
+        relief: Relief,
         certificates: "Certificates | None" = None,
         line: socket | None = None,
     ) -> None:
         self._line = line
         # One of several says it quietly: the service is its master's.
         self._say = log.info if line is None else log.debug
-        self._engines = engines
+        self._engines, self._relief = engines, relief
         self._settings, self._lifespan, self._notifier, self._log, self._loop = settings, lifespan, notifier, log, loop
         self._acceptors, self._certificates = acceptors, certificates
         # Asked now: a listener of our own is closed as soon as draining begins.
@@ -133,6 +136,7 @@ class Life:
             "listeners": self._urls,
             "lifespan": self._lifespan.supported,
             **self._meter.report(),
+            "memory_pressure": self._relief.told,
         }
         if self._certificates is not None:
             report |= self._certificates.report()
@@ -161,6 +165,7 @@ class Life:
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         if self._line is not None:
             self._loop.add_reader(self._line, self._on_master, self._line)
+        self._relief.watch(self._loop, drop_caches)
         self._notifier.status(f"Starting: the startup of {self._settings.app} runs")
         self._repeat("watchdog", self._notifier.watchdog_interval, self._notifier.watchdog)
         self._tick()
@@ -354,10 +359,13 @@ class Life:
         self._stop.set()
 
     def _on_master(self, line: socket) -> None:
-        """The master says that successors serve, or that it is time to cut; or it is no more."""
+        """The master says that successors serve, that memory is short or that it is time to cut; or it is no more."""
         word = b""
         with suppress(OSError):
             word = line.recv(64)
+        if word == DROP:
+            self._log.debug(f"Memory is short: {drop_caches()}", code="memory_pressure")
+            return
         if word == RETIRE:
             for acceptor, _ in self._acceptors:
                 acceptor.listener.inherited = True  # so what waits in its backlog is left to them

@@ -12,16 +12,16 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from appserver.net.listeners import Listener
-from appserver.process.handover import HURRY, RETIRE, VARIABLE, environment_for_workers, write
+from appserver.process.handover import DROP, HURRY, RETIRE, VARIABLE, environment_for_workers, write
 from appserver.process.idle import draw_limit
 from appserver.process.policy import DOOMED, SERVING, STARTING
 from appserver.process.worker import EXPLAIN_SIGNAL
 from appserver.settings import Settings
+from appserver.system.memory import read_resident
 
 if TYPE_CHECKING:
     from appserver.telemetry.metrics import Metrics
 
-_PAGE: Final = os.sysconf("SC_PAGESIZE")
 STACKS_SIZE: Final = 256 * 1024
 
 
@@ -62,6 +62,7 @@ class Worker:
         "_limit",
         "_process",
         "_settings",
+        "_spent",
         "_stacks",
         "beat",
         "been",
@@ -98,6 +99,7 @@ class Worker:
         # Not all at once: they were started together.
         self._age = settings.max_age * (1 + secrets.randbelow(100) / 1000)
         self._limit = draw_limit(settings)
+        self._spent: Spent | None = None
         self.exit_code: int | None = None
         self.been = {STARTING}
         with ExitStack() as undo:
@@ -167,6 +169,15 @@ class Worker:
         else:
             self.signal(signal.SIGTERM)  # nobody may read the line yet
 
+    def drop_caches(self) -> None:
+        """Have it give back what memory it can."""
+        with suppress(OSError):
+            self.line.send(DROP)
+
+    def spend(self, reason: str) -> None:
+        """Have it replaced for the sake of memory, as one that has done enough."""
+        self._spent = Spent("memory", reason)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens where it has ended."""
         with suppress(ProcessLookupError):
@@ -184,14 +195,12 @@ class Worker:
     @property
     def memory(self) -> int:
         """Bytes of it that are resident (proc_pid_statm(5)); 0 where that cannot be told."""
-        try:
-            with open(f"/proc/{self.pid}/statm", "rb") as file:  # noqa: PTH123 - four times a second
-                return int(file.read().split()[1]) * _PAGE
-        except (OSError, ValueError, IndexError):
-            return 0
+        return read_resident(self.pid)
 
     def find_spent(self) -> Spent | None:
         """Why it should be replaced; None where it should not."""
+        if self._spent is not None:
+            return self._spent
         settings = self._settings
         answered = self.report.answered if self.report is not None else 0
         if self._limit and answered >= self._limit:

@@ -39,9 +39,11 @@ from appserver.process.handover import Handover
 from appserver.process.idle import can_leave
 from appserver.process.life import CANCEL_SECONDS, Life
 from appserver.process.metering import make_statsd
+from appserver.process.relief import Relief
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import raise_limit, read_limit, take_inherited
 from appserver.system.notify import Notifier
+from appserver.system.pressure import take_variables
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import Log, build, capture_stdlib
 from appserver.wire.engine import Limits
@@ -142,10 +144,11 @@ def _serve(
             *find_doubts(settings, encrypted=certificates is not None, activated=can_leave(listeners)),
         ):
             log.warning(warning)
+    relief = Relief(log, take_variables(os.environ))
     notifier.status(f"Starting: importing {settings.app}")
     log.debug("Starting", code="started", application=settings.app)
     application = load(settings.app, settings.app_dir, settings.factory)
-    return _run(settings, application, listeners, certificates, notifier, log, line)
+    return _run(settings, application, listeners, certificates, notifier, log, relief, line)
 
 
 def _end_early(log: Log) -> Exit:
@@ -222,12 +225,13 @@ def _run(
     certificates: "Certificates | None",
     notifier: Notifier,
     log: Log,
+    relief: Relief,
     line: socket | None,
 ) -> Exit:
     loop = _make_loop(settings.loop)
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(partial(_report, log))
-    main = loop.create_task(_live(settings, application, listeners, certificates, notifier, log, line))
+    main = loop.create_task(_live(settings, application, listeners, certificates, notifier, log, relief, line))
     try:
         while True:
             try:
@@ -278,6 +282,7 @@ async def _live(
     certificates: "Certificates | None",
     notifier: Notifier,
     log: Log,
+    relief: Relief,
     line: socket | None,
 ) -> Exit:
     loop = asyncio.get_running_loop()
@@ -325,7 +330,7 @@ async def _live(
     engines = make_engine(Limits()).name, make_http2.name if any(listener.http2 for listener in listeners) else None
     if line is not None:
         _end_with_master(line, wanted=False)
-    life = Life(settings, lifespan, acceptors, notifier, log, loop, engines, certificates, line)
+    life = Life(settings, lifespan, acceptors, notifier, log, loop, engines, relief, certificates, line)
     # A worker's figures are its master's to send.
     statsd = make_statsd(settings, life.snapshot, loop, log) if line is None else None
     if access is not None:

@@ -63,6 +63,8 @@ class Event(Enum):
     """A client and the server did not come to terms over TLS."""
     LOG_DROPPED = "b5fb737bf0fa4e15bf250f920dff82b2"
     """The log is read more slowly than it is written: access records are dropped; also logged when that is over."""
+    MEMORY_PRESSURE = "9996c23904344c72b7fb7f83e12f9890"
+    """Memory is short, and what can be spared is given back."""
     WORKER_FAILED = "c45c2138f88942ecaeda0eb592a9c32f"
     """A worker ended before it served."""
     WORKER_LOST = "b2f48d8d3c0f451ab052ba9e534ac767"
