@@ -36,6 +36,9 @@ EFFECT_SECONDS: Final = 1.0
 REPLACE_SECONDS: Final = 60.0
 """From one worker that is replaced to the next. Its successor starts while it is still there, and takes memory too."""
 
+GROWTH: Final = 16 * 1024**2
+"""Bytes that a worker has grown by since it was ready, for a successor to take noticeably less."""
+
 
 class Steps:
     """Which step is next. Times are those of a monotonic clock, in seconds."""
@@ -52,9 +55,12 @@ class Steps:
             self._dropped = now
             return DROP
         if since >= EFFECT_SECONDS and now - self._replaced >= REPLACE_SECONDS:
-            self._replaced = now
             return REPLACE
         return NOTHING
+
+    def replaced(self, now: float) -> None:
+        """A worker was."""
+        self._replaced = now
 
 
 class Relief:
@@ -98,9 +104,13 @@ class Relief:
             self._log.warning("Nobody hears any more when memory is short", code="memory_pressure")
             return
         self.told += 1
-        step = self._steps.next(monotonic())
+        now = monotonic()
+        step = self._steps.next(now)
         if done := steps[step]():
-            still = " still" if step == REPLACE else ""
+            still = ""
+            if step == REPLACE:
+                self._steps.replaced(now)
+                still = " still"
             self._log.warning(f"Memory is{still} short: {done}", code="memory_pressure", told=self.told)
 
 
@@ -122,11 +132,15 @@ def drop_all(workers: Iterable["Worker"]) -> str:
 
 
 def spend_largest(workers: Iterable["Worker"]) -> str:
-    """Have the worker that takes the most memory replaced, unless one is already; in words, which."""
+    """Have the worker that takes the most memory replaced, of those that have grown; in words, which.
+
+    None where one is being replaced already.
+    """
     serving = [worker for worker in workers if worker.state == SERVING]
-    if not serving or any(worker.succeeded for worker in serving):
+    grown = [worker for worker in serving if worker.memory - worker.initial >= GROWTH]
+    if not grown or any(worker.succeeded for worker in serving):
         return ""
-    largest = max(serving, key=lambda worker: worker.memory)
+    largest = max(grown, key=lambda worker: worker.memory)
     size = f"{largest.memory >> 20} MiB"
     largest.spend(f"memory is short, and it takes the most, {size}")
     return f"worker {largest.pid} is replaced, which takes the most, {size}"

@@ -52,6 +52,7 @@ class Worker:
         been: The states that it has been in.
         begun: When it was started; all of a monotonic clock, in seconds.
         report: What it last told of itself; None before that.
+        initial: Bytes of it that were resident when it was ready.
         pidfd: Becomes readable when it ends.
         succeeded: Another one takes its place; it leaves when that one serves.
         failures: Workers in its place that did not live long, before it.
@@ -70,6 +71,7 @@ class Worker:
         "exit_code",
         "failures",
         "generation",
+        "initial",
         "line",
         "number",
         "pidfd",
@@ -100,6 +102,7 @@ class Worker:
         self._age = settings.max_age * (1 + secrets.randbelow(100) / 1000)
         self._limit = draw_limit(settings)
         self._spent: Spent | None = None
+        self.initial = 0
         self.exit_code: int | None = None
         self.been = {STARTING}
         with ExitStack() as undo:
@@ -143,6 +146,8 @@ class Worker:
         self.state, self.since = state, monotonic()
         self.beat = self.since
         self.been.add(state)
+        if state == SERVING:
+            self.initial = self.memory
 
     def forgive(self, seconds: float) -> None:
         """Let its deadline be that much later."""

@@ -15,6 +15,10 @@ def test_caches_first_then_a_worker() -> None:
     steps = Steps()
     assert steps.next(100.0) == DROP
     assert steps.next(102.0) == REPLACE
+    # None was, for none had grown.
+    assert steps.next(104.0) == REPLACE
+    steps.replaced(104.0)
+    assert steps.next(106.0) == NOTHING
 
 
 def test_what_was_done_gets_a_moment_to_show() -> None:
@@ -29,9 +33,14 @@ def test_short_for_a_moment_now_and_then_replaces_no_worker() -> None:
 
 def test_an_hour_without_a_rest_is_no_storm() -> None:
     steps = Steps()
-    taken = [(step, now) for now in range(0, 3600, 2) if (step := steps.next(float(now))) != NOTHING]
-    drops = [now for step, now in taken if step == DROP]
-    replaced = [now for step, now in taken if step == REPLACE]
+    drops, replaced = [], []
+    for now in range(0, 3600, 2):
+        step = steps.next(float(now))
+        if step == DROP:
+            drops.append(now)
+        elif step == REPLACE:
+            replaced.append(now)
+            steps.replaced(float(now))
     assert min(after - before for before, after in pairwise(drops)) >= 30
     assert min(after - before for before, after in pairwise(replaced)) >= 60
     assert 50 <= len(replaced) <= 60
