@@ -33,8 +33,6 @@ PATIENCE: Final = 15.0
 """Seconds that an answer, a start and an end may take."""
 PAUSE: Final = 0.02
 """Seconds between two requests of a client, at most."""
-SETTLE: Final = 4.0
-"""Seconds from one reload or restart to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +81,16 @@ class Load:
         times: Seconds of each answer, with the connection where it needed a new one.
         lost: How, and how often.
         closed: Connections that were found closed before a request was sent: no loss.
-        pids: Of the processes that have answered.
+        pids: The processes that have answered, and how often.
+        keep: Connections are kept; else each request has its own.
     """
 
     port: int
+    keep: bool = True
     times: list[float] = field(default_factory=list)
     lost: Counter[str] = field(default_factory=Counter)
     closed: int = 0
-    pids: set[bytes] = field(default_factory=set)
+    pids: Counter[bytes] = field(default_factory=Counter)
     stopped: bool = False
 
     async def run(self) -> None:
@@ -121,11 +121,12 @@ class Load:
 
     async def ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request; whether the connection is kept."""
-        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        last = b"" if self.keep else b"Connection: close\r\n"
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % last)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         if not head.startswith(b"http/1.1 200"):
             raise ValueError(head.partition(b"\r\n")[0])
-        self.pids.add(await reader.readexactly(7))
+        self.pids[await reader.readexactly(7)] += 1
         return b"\r\nconnection: close" not in head
 
 
@@ -166,13 +167,13 @@ class Bench:
         try:
             await self._until_up(load)
             clients = [asyncio.create_task(load.run()) for _ in range(self._options.clients)]
-            await asyncio.sleep(2)
+            await asyncio.sleep(self._options.settle)
             for _ in range(self._options.times):
                 session.tell(signal.SIGTERM if restart else signal.SIGHUP)
                 if restart:
                     await self._until_ended(session)
                     session = start()
-                await asyncio.sleep(SETTLE)
+                await asyncio.sleep(self._options.settle)
             load.stopped = True
             await asyncio.gather(*clients)
         finally:
@@ -216,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--settle", type=float, default=4.0, help="seconds before and after each")
     options = parser.parse_args(argv)
     wanted = set(options.servers.split(","))
     chosen = {name: server for name, server in SERVERS.items() if name.partition(",")[0] in wanted}
