@@ -52,9 +52,18 @@ class Session:
         cpu: The processor that it runs on; several as taskset(1) takes them.
         output: The file that standard output and error go to.
         environment: Its environment.
+        pass_fds: Descriptors that it inherits.
     """
 
-    def __init__(self, command: Sequence[str], cpu: int | str, output: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        cpu: int | str,
+        output: Path,
+        environment: Mapping[str, str],
+        *,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         with output.open("wb") as file:
             # taskset(1) and not sched_setaffinity() in here: that would move whoever asks for the start.
             self._process = subprocess.Popen(
@@ -65,6 +74,7 @@ class Session:
                 cwd=ROOT,
                 env=environment,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
 
     def __enter__(self) -> Self:
@@ -79,6 +89,10 @@ class Session:
     def ended(self) -> bool:
         """Whether the program that was started has ended."""
         return self._process.poll() is not None
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send a signal to the program that was started, and not to what it has started."""
+        self._process.send_signal(number)
 
     def measure_cpu(self) -> Usage:
         """The CPU time so far, from proc_pid_stat(5)."""

@@ -163,3 +163,21 @@ def test_an_unknown_workload_is_refused_with_the_names_that_there_are() -> None:
     ended = bench("--workloads", "helo")
     assert ended.returncode == 2
     assert "unknown: helo; there are hello, " in ended.stderr
+
+
+@requires_two_processors
+def test_a_reload_and_a_restart_are_made_under_load_and_counted() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "bench.reloads", "--servers", "appserver", "--times", "1", "--settle", "1.5"],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+    )
+    rows = [line.split("|") for line in ended.stdout.splitlines() if line.startswith("| appserver ")]
+    assert len(rows) == 2
+    for row in rows:
+        assert row[2].strip() == "0"
+        assert int(row[4]) > 32, "each client was answered"

@@ -219,8 +219,14 @@ class Machine:
             systemd-nspawn --quiet --boot --directory={tree} --volatile=overlay --private-network
             --register=no --keep-unit --machine={name} --console=pipe
         """
+        # Control groups as Debian boots with them, whatever the host's are.
+        environment = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
         with subprocess.Popen(
-            words.split(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            words.split(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
         ) as nspawn:
             leader = None
             try:

@@ -18,10 +18,11 @@ from typing import Any, Final
 from appserver.errors import Exit
 from appserver.net.listeners import Listener
 from appserver.process import policy
+from appserver.process.blocker import find_blocker
 from appserver.process.inquiry import LOG_LEVEL, Inquiries
 from appserver.process.policy import CAUSES, HUNG, KILLED, LEAVING, SERVING, STARTING, STUCK, TABLE, Patience
 from appserver.process.preloaders import Preloaders
-from appserver.process.spawn import Worker, find_blocker, start_worker
+from appserver.process.spawn import Worker, start_worker
 from appserver.settings import Settings
 from appserver.system.notify import hear
 from appserver.system.orphans import reap_orphans

@@ -14,6 +14,7 @@ from typing import Final
 
 from appserver.net.listeners import Listener
 from appserver.settings import Settings
+from appserver.system.pressure import VARIABLES as PRESSURE
 
 VARIABLE: Final = "APPSERVER_HANDOVER"
 """The number of the descriptor."""
@@ -24,6 +25,9 @@ master any more."""
 
 HURRY: Final = b"hurry"
 """What it says to have a worker cut what still runs. Two SIGTERM would be one where they come too close together."""
+
+DROP: Final = b"drop"
+"""What it says to have a worker drop its caches: memory is short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,5 +114,5 @@ def take(environ: MutableMapping[str, str]) -> Handover:
 
 def environment_for_workers(environ: Mapping[str, str]) -> dict[str, str]:
     """An environment for workers: without what was meant for the master alone."""
-    mine = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", VARIABLE)
+    mine = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", *PRESSURE, VARIABLE)
     return {name: value for name, value in environ.items() if name not in mine and not name.startswith("LISTEN_")}

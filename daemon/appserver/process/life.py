@@ -26,12 +26,14 @@ from appserver.asgi.lifespan import Lifespan
 from appserver.errors import Exit, LifespanError
 from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint
+from appserver.process.blocker import Watch
 from appserver.process.endpoints import import_late
-from appserver.process.handover import HURRY, RETIRE
+from appserver.process.handover import DROP, HURRY, RETIRE
 from appserver.process.idle import Idle, can_leave, draw_limit
 from appserver.process.inquiry import QUESTION_SIZE, Witness
 from appserver.process.metering import Meter
 from appserver.process.operations import describe_drained
+from appserver.process.relief import Relief, drop_caches
 from appserver.settings import Settings
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
@@ -52,9 +54,6 @@ more when an exception of the handler before theirs meets it in the midst of tha
 
 TICK_SECONDS: Final = 1.0
 """Deadlines are enforced, the Date field is renewed and STATUS= is sent this often."""
-
-BLOCKED_SECONDS: Final = 1.0
-"""A tick later than this is told: somebody blocks the event loop, and every client waits."""
 
 WARM_SECONDS: Final = 0.5
 """After the start, what was left out of it is imported."""
@@ -83,11 +82,13 @@ class Life:
         log: Where events go.
         loop: The running loop.
         engines: Names of the HTTP/1.1 engine and of the HTTP/2 engine, None where that is not served.
+        relief: Hears when memory is short.
         certificates: What TLS is spoken with; None without TLS.
         line: To the master; None where there is none.
 
     Attributes:
         snapshot: Tells what those who watch are told.
+        watch: Tells who blocks the loop, where it is entered for as long as the life runs.
     """
 
     def __init__(
@@ -99,13 +100,14 @@ class Life:
         log: Log,
         loop: AbstractEventLoop,
         engines: tuple[str, str | None],
+        relief: Relief,
         certificates: "Certificates | None" = None,
         line: socket | None = None,
     ) -> None:
         self._line = line
         # One of several says it quietly: the service is its master's.
         self._say = log.info if line is None else log.debug
-        self._engines = engines
+        self._engines, self._relief = engines, relief
         self._settings, self._lifespan, self._notifier, self._log, self._loop = settings, lifespan, notifier, log, loop
         self._acceptors, self._certificates = acceptors, certificates
         # Asked now: a listener of our own is closed as soon as draining begins.
@@ -117,7 +119,8 @@ class Life:
         self._stop = asyncio.Event()
         self._stops = 0
         self._timers: dict[str, TimerHandle] = {}
-        self._begun = self._ticked = monotonic()
+        self._begun = monotonic()
+        self.watch = Watch(log, TICK_SECONDS)
         self._idle = Idle(settings.idle_exit if can_leave(one.listener for one, _ in acceptors) else 0.0, self._begun)
         self._limit = draw_limit(settings)
         self._drain_end = 0.0
@@ -147,6 +150,7 @@ class Life:
             "listeners": self._urls,
             "lifespan": self._lifespan.supported,
             **self._meter.report(),
+            "memory_pressure": self._relief.told,
         }
         if self._certificates is not None:
             report |= self._certificates.report()
@@ -177,6 +181,7 @@ class Life:
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         if self._line is not None:
             self._loop.add_reader(self._line, self._on_master, self._line)
+        self._relief.watch(self._loop, drop_caches)
         self._notifier.status(f"Starting: the startup of {self._settings.app} runs")
         self._repeat("watchdog", self._notifier.watchdog_interval, self._notifier.watchdog)
         self._tick()
@@ -324,15 +329,8 @@ class Life:
     def _tick(self) -> None:
         # First, so that no fault in what follows can stop it: deadlines, and the date, hang on it.
         self._timers["tick"] = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._meter.look(self.watch.turn())
         now = monotonic()
-        if now - self._ticked > TICK_SECONDS + BLOCKED_SECONDS:
-            self._log.warning(
-                f"The event loop did not turn for {now - self._ticked - TICK_SECONDS:.1f} s: the application blocks it",
-                code="watchdog",
-                blocked_us=round((now - self._ticked - TICK_SECONDS) * 1_000_000),
-            )
-        self._meter.look(now - self._ticked - TICK_SECONDS)
-        self._ticked = now
         fields, encrypted = (Defaults(default_fields(self._settings, tls=tls)) for tls in (False, True))
         if self._certificates is not None:
             self._certificates.tick(self._loop)
@@ -372,12 +370,15 @@ class Life:
         self._stop.set()
 
     def _on_master(self, line: socket) -> None:
-        """The master says that successors serve, or that it is time to cut; or it is no more."""
+        """The master says that successors serve, that memory is short or that it is time to cut; or it is no more."""
         word = b""
         with suppress(OSError):
             word = line.recv(QUESTION_SIZE)
         if (reply := self.witness.reply(word)) is not None:
             self._notifier.answer(reply)
+            return
+        if word == DROP:
+            self._log.debug(f"Memory is short: {drop_caches()}", code="memory_pressure")
             return
         if word == RETIRE:
             for acceptor, _ in self._acceptors:

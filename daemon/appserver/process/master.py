@@ -31,6 +31,7 @@ from appserver.process.idle import Idle, can_leave
 from appserver.process.life import DRAINING, SERVING, STARTING
 from appserver.process.metering import make_statsd
 from appserver.process.operations import Led, describe_drained
+from appserver.process.relief import Relief, drop_all, spend_largest
 from appserver.process.worker import report_failure
 from appserver.settings import TABLE as ROWS
 from appserver.settings import Loaded, Settings
@@ -107,6 +108,7 @@ class Master:
         self._fixed = loaded.settings  # what cannot change is what was said at the start
         self._crew = Crew(listeners, log, loop)
         self._environ = dict(os.environ)
+        self._relief = Relief(log, os.environ)
         self._idle = Idle(0.0, monotonic())  # counts from when workers serve
         self._fed = 0.0  # when the watchdog last was
         self._begun = monotonic()
@@ -131,6 +133,8 @@ class Master:
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._loop.add_signal_handler(signal.SIGTTIN, self._resize, 1)
         self._loop.add_signal_handler(signal.SIGTTOU, self._resize, -1)
+        crew = self._crew
+        self._relief.watch(self._loop, lambda: drop_all(crew.workers), lambda: spend_largest(crew.workers))
         self._start_control()
         statsd = make_statsd(self._fixed.anchored(), self.snapshot, self._loop, self._log)
         self._tick()
@@ -363,6 +367,7 @@ class Master:
             "workers_lost": self._crew.lost,
             "reloads": self._reloads,
             "reloads_failed": self._reloads_failed,
+            "memory_pressure": self._relief.told,
             **summarize(self._crew.figures(), self._window),
             "workers": self._crew.report(),
             "preloaders": self._crew.preloaders.report(),

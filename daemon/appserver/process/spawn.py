@@ -1,7 +1,6 @@
 """One worker process, as its master sees it: started, told, asked where it stands, killed."""
 
 import os
-import re
 import secrets
 import signal
 import socket
@@ -13,17 +12,16 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from appserver.net.listeners import Listener
-from appserver.process.handover import HURRY, RETIRE, VARIABLE, environment_for_workers, write
+from appserver.process.handover import DROP, HURRY, RETIRE, VARIABLE, environment_for_workers, write
 from appserver.process.idle import draw_limit
 from appserver.process.policy import DOOMED, SERVING, STARTING
 from appserver.process.worker import EXPLAIN_SIGNAL
 from appserver.settings import Settings
+from appserver.system.memory import read_resident
 
 if TYPE_CHECKING:
     from appserver.telemetry.metrics import Metrics
 
-_FRAME: Final = re.compile(r'  File "(.*)", line ([0-9]+) in (.*)')
-_PAGE: Final = os.sysconf("SC_PAGESIZE")
 STACKS_SIZE: Final = 256 * 1024
 
 
@@ -70,6 +68,7 @@ class Worker:
         been: The states that it has been in.
         begun: When it was started; all of a monotonic clock, in seconds.
         report: What it last told of itself; None before that.
+        initial: Bytes of it that were resident when it was ready.
         pidfd: Becomes readable when it ends.
         succeeded: Another one takes its place; it leaves when that one serves.
         failures: Workers in its place that did not live long, before it.
@@ -80,6 +79,7 @@ class Worker:
         "_limit",
         "_process",
         "_settings",
+        "_spent",
         "_stacks",
         "beat",
         "been",
@@ -87,6 +87,7 @@ class Worker:
         "exit_code",
         "failures",
         "generation",
+        "initial",
         "line",
         "number",
         "pidfd",
@@ -115,6 +116,8 @@ class Worker:
         # Not all at once: they were started together.
         self._age = settings.max_age * (1 + secrets.randbelow(100) / 1000)
         self._limit = draw_limit(settings)
+        self._spent: Spent | None = None
+        self.initial = 0
         self.exit_code: int | None = None
         self.been = {STARTING}
         self._process, self.line, self._stacks = process, line, stacks
@@ -130,6 +133,8 @@ class Worker:
         self.state, self.since = state, monotonic()
         self.beat = self.since
         self.been.add(state)
+        if state == SERVING:
+            self.initial = self.memory
 
     def forgive(self, seconds: float) -> None:
         """Let its deadline be that much later."""
@@ -156,6 +161,15 @@ class Worker:
         else:
             self.signal(signal.SIGTERM)  # nobody may read the line yet
 
+    def drop_caches(self) -> None:
+        """Have it give back what memory it can."""
+        with suppress(OSError):
+            self.line.send(DROP)
+
+    def spend(self, reason: str) -> None:
+        """Have it replaced for the sake of memory, as one that has done enough."""
+        self._spent = Spent("memory", reason)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens where it has ended."""
         with suppress(ProcessLookupError):
@@ -173,14 +187,12 @@ class Worker:
     @property
     def memory(self) -> int:
         """Bytes of it that are resident (proc_pid_statm(5)); 0 where that cannot be told."""
-        try:
-            with open(f"/proc/{self.pid}/statm", "rb") as file:  # noqa: PTH123 - four times a second
-                return int(file.read().split()[1]) * _PAGE
-        except (OSError, ValueError, IndexError):
-            return 0
+        return read_resident(self.pid)
 
     def find_spent(self) -> Spent | None:
         """Why it should be replaced; None where it should not."""
+        if self._spent is not None:
+            return self._spent
         settings = self._settings
         answered = self.report.answered if self.report is not None else 0
         if self._limit and answered >= self._limit:
@@ -279,11 +291,3 @@ def explain_exit(code: int) -> str:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name if -code in {number.value for number in signal.Signals} else str(-code)
     return f"was killed by {name}" + (", perhaps for lack of memory" if -code == signal.SIGKILL else "")
-
-
-def find_blocker(stacks: str) -> str:
-    """The line in which the main thread stands, of stacks that faulthandler wrote: the innermost one of no library."""
-    _, mark, main = stacks.rpartition("Current thread")
-    frames = _FRAME.findall(main.partition("\n\n")[0] if mark else stacks)
-    own = [frame for frame in frames if "/lib/python" not in frame[0] and not frame[0].startswith("<")]
-    return next((f"{file}:{line} in {function}" for file, line, function in own or frames), "")

@@ -41,9 +41,11 @@ from appserver.process.idle import can_leave
 from appserver.process.life import CANCEL_SECONDS, STOPS, Life
 from appserver.process.metering import make_statsd
 from appserver.process.operations import Alone
+from appserver.process.relief import Relief
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import raise_limit, read_limit, take_inherited
 from appserver.system.notify import Notifier
+from appserver.system.pressure import take_variables
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.log import Log, build, capture_stdlib
 from appserver.wire.engine import Limits
@@ -150,9 +152,10 @@ def _serve(
             *find_doubts(settings, encrypted=certificates is not None, activated=can_leave(listeners)),
         ):
             log.warning(warning)
+    relief = Relief(log, take_variables(os.environ))
     if application is None:
         application = import_application(settings, notifier, log)
-    return _run(settings, application, listeners, certificates, notifier, log, line)
+    return _run(settings, application, listeners, certificates, notifier, log, relief, line)
 
 
 def import_application(settings: Settings, notifier: Notifier, log: Log) -> Application:
@@ -246,13 +249,14 @@ def _run(
     certificates: "Certificates | None",
     notifier: Notifier,
     log: Log,
+    relief: Relief,
     line: socket | None,
 ) -> Exit:
     loop = _make_loop(settings.loop)
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(partial(_report, log))
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    main = loop.create_task(_live(settings, application, listeners, certificates, notifier, log, line))
+    main = loop.create_task(_live(settings, application, listeners, certificates, notifier, log, relief, line))
     try:
         while True:
             try:
@@ -303,6 +307,7 @@ async def _live(
     certificates: "Certificates | None",
     notifier: Notifier,
     log: Log,
+    relief: Relief,
     line: socket | None,
 ) -> Exit:
     loop = asyncio.get_running_loop()
@@ -347,14 +352,15 @@ async def _live(
     engines = make_engine(Limits()).name, make_http2.name if any(listener.http2 for listener in listeners) else None
     if line is not None:
         end_with_master(line, wanted=False)
-    life = Life(settings, lifespan, acceptors, notifier, log, loop, engines, certificates, line)
+    life = Life(settings, lifespan, acceptors, notifier, log, loop, engines, relief, certificates, line)
     control.application = make_control(Alone(life, log).routes, log)
     # A worker's figures are its master's to send.
     statsd = make_statsd(settings, life.snapshot, loop, log) if line is None else None
     if access is not None:
         access.start(loop)
     try:
-        return await life.run()
+        with life.watch:
+            return await life.run()
     finally:
         if statsd is not None:
             statsd.close()

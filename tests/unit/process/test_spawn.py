@@ -3,80 +3,14 @@
 import os
 import resource
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from time import sleep
 
 import pytest
 
-from appserver.process.spawn import Worker, explain_exit, find_blocker, start_worker
+from appserver.process.spawn import Worker, explain_exit, start_worker
 from appserver.settings import Settings
-
-PROGRAM = """
-import faulthandler, signal, sys, threading
-faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
-sys.path.insert(0, sys.argv[1])
-import shop
-threading.Thread(target=shop.wait, daemon=True).start()
-shop.serve()
-"""
-
-SHOP = """\
-import re, threading, time
-
-def wait():
-    threading.Event().wait()
-
-def serve():
-    render()
-
-def render():
-    print("here", flush=True)
-    LAST
-"""
-
-
-def stacks_of(folder: Path, last: str) -> str:
-    """What faulthandler really writes of a process that stands in the line `last`."""
-    (folder / "shop.py").write_text(SHOP.replace("LAST", last))
-    command = [sys.executable, "-c", PROGRAM, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        assert child.stderr is not None
-        assert child.stdout.readline() == "here\n"
-        sleep(0.2)
-        child.send_signal(signal.SIGUSR1)
-        sleep(0.2)
-        child.kill()
-        return child.stderr.read()
-
-
-@pytest.mark.parametrize(
-    "last",
-    [
-        "time.sleep(9)",
-        # The line is the application's, also where it stands in a library that it has called.
-        "threading.Event().wait(9)",
-        "sum(iter(int, 1))",
-    ],
-)
-def test_the_blocker_is_the_innermost_line_of_the_application(last: str, tmp_path: Path) -> None:
-    stacks = stacks_of(tmp_path, last)
-    assert stacks.count("most recent call first") >= 2
-    assert find_blocker(stacks) == f"{tmp_path}/shop.py:11 in render"
-
-
-def test_a_stack_of_libraries_alone_is_named_by_its_innermost_line() -> None:
-    stacks = 'Current thread 0x1 (most recent call first):\n  File "/usr/lib/python3.13/a.py", line 3 in wait\n'
-    assert find_blocker(stacks) == "/usr/lib/python3.13/a.py:3 in wait"
-
-
-@pytest.mark.parametrize("stacks", ["", "Current thread 0x1 (most recent call first):\n  <no Python frame>\n", "???"])
-def test_without_stacks_there_is_no_blocker(stacks: str) -> None:
-    assert find_blocker(stacks) == ""
 
 
 @pytest.mark.parametrize(
