@@ -296,7 +296,10 @@ def _run(
         with suppress(Empty):
             while True:
                 history.add(*heard.get_nowait())
-        height, width = screen.getmaxyx()
+        # Asked each time: of two changes in a row ncurses may tell the first one alone.
+        width, height = os.get_terminal_size()
+        if (height, width) != screen.getmaxyx():
+            curses.resizeterm(height, width)
         screen.erase()
         for row, (text, style) in enumerate(render(history, width, height, sort, backwards=backwards, bars=bars)):
             with suppress(curses.error):  # the last cell of a screen: there is no place for the cursor behind it
