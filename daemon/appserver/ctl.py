@@ -4,6 +4,7 @@ appserverctl check  [arguments of appserver]             every line `ok`: exit 0
 appserverctl config [--json] [arguments of appserver]    each setting, its value and where that was said
 appserverctl status [--json] [--control PATH]            what the control socket answers
 appserverctl reload [--control PATH]                     new workers: exit 0 when they serve, else 3
+appserverctl upgrade [--control PATH]                    the installed version: exit 0 when its workers serve, else 3
 """
 
 import argparse
@@ -47,6 +48,9 @@ RELOAD_SECONDS: Final = 600.0
 
 STATUS_SECONDS: Final = 5.0
 """How long a server may take to answer: its event loop turns, or it is in trouble."""
+
+ASK_SECONDS: Final = 0.1
+"""How often a server is asked what has become of an upgrade."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -155,11 +159,50 @@ def reload(words: Sequence[str]) -> Exit:
     raise _NotRunningError(f"the reload has failed, and the workers from before go on: {report.get('error')}")
 
 
+def upgrade(words: Sequence[str]) -> Exit:
+    """Have a server become the version that is installed, in place."""
+    parser = arguments.make_parser(f"{PROGRAM} upgrade", "Have the installed version take over, in place.")
+    _, path = _read_control(parser, words)
+    _, before = _ask(path, "GET", "/status", STATUS_SECONDS)
+    code, answer = _ask(path, "POST", "/upgrade", RELOAD_SECONDS)
+    if code in (http.client.METHOD_NOT_ALLOWED, http.client.NOT_FOUND):
+        raise _NotRunningError(f"{path}: what runs there cannot be upgraded in place: restart it")
+    if code != http.client.ACCEPTED:
+        raise _NotRunningError(f"the upgrade has failed, and nothing has changed: {answer.get('error')}")
+    after = _await_upgrade(path, before)
+    if after["upgrades"] == before["upgrades"]:
+        raise _NotRunningError(f"{after['version']} runs, and the workers from before go on: {after['failure']}")
+    _say(f"upgraded from {before['version']} to {after['version']}")
+    return Exit.OK
+
+
+def _await_upgrade(path: str, before: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Ask the next image of the server until it tells what has become of its upgrade."""
+    end = time.monotonic() + RELOAD_SECONDS
+    heard = time.monotonic()
+    while time.monotonic() < end:
+        try:
+            _, report = _ask(path, "GET", "/status", STATUS_SECONDS)
+        except _NotRunningError as error:
+            # What the image before has accepted ends with it. Who comes later waits for the next one, which starts.
+            if isinstance(error.__cause__, TimeoutError):
+                heard = time.monotonic()
+            elif time.monotonic() - heard > STATUS_SECONDS:
+                raise
+        else:
+            heard = time.monotonic()
+            if any(report[name] != before[name] for name in ("upgrades", "upgrades_failed")):
+                return report
+        time.sleep(ASK_SECONDS)
+    raise _NotRunningError(f"{path}: nothing is heard of the upgrade")
+
+
 COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], Exit]]] = {
     "check": check,
     "config": config,
     "status": status,
     "reload": reload,
+    "upgrade": upgrade,
 }
 
 

@@ -35,7 +35,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_names_the_commands(capsys: Capture) -> None:
     assert main(["--help"]) == Exit.OK
     out = capsys.readouterr().out
-    assert all(f"  {name} " in out for name in ("check", "config", "status", "reload"))
+    assert all(f"  {name} " in out for name in ("check", "config", "status", "reload", "upgrade"))
     assert max(map(len, out.splitlines())) <= 80
 
 

@@ -4,6 +4,7 @@ GET /livez    200 as long as the event loop turns
 GET /readyz   200 while requests are served, 503 before that and while draining
 GET /metrics  what Prometheus scrapes (docs/metrics.md); 501 where prometheus_client is not installed
 POST /reload  200 when new workers serve, 500 and why when those from before go on; with `--workers`
+POST /upgrade 202 when the installed version takes over, 500 and why when nothing has changed; with `--workers`
 GET /status   JSON, the fields of `process.life.Life.report()` or `process.master.Master.report()`
 """
 
@@ -21,10 +22,13 @@ _MISSING: Final = (
 )
 _PATHS: Final = ("/livez", "/readyz", "/status", "/metrics")
 
+_CHANGES: Final = ("/reload", "/upgrade")
+
 
 def make_control(
     report: Callable[[], Mapping[str, Any]],
     reload: Callable[[], Awaitable[str | None]] | None = None,
+    upgrade: Callable[[], Awaitable[str | None]] | None = None,
     *,
     snapshot: Callable[[], Snapshot],
 ) -> Application:
@@ -33,6 +37,7 @@ def make_control(
     Args:
         report: What `/status` tells; its `state` is `serving` when the server is ready.
         reload: Reloads, and gives what went wrong; None where there is no reload.
+        upgrade: Begins an upgrade, and gives what went wrong before it did; None where there is none.
         snapshot: What `/metrics` tells.
     """
 
@@ -43,6 +48,9 @@ def make_control(
             failure = await reload()
             status: int = 200 if failure is None else 500
             content: Mapping[str, Any] = {"reloaded": failure is None, "error": failure}
+        elif scope["path"] == "/upgrade" and scope["method"] == "POST" and upgrade is not None:
+            failure = await upgrade()
+            status, content = 202 if failure is None else 500, {"upgrading": failure is None, "error": failure}
         elif scope["path"] == "/metrics" and scope["method"] in ("GET", "HEAD"):
             await _send_metrics(snapshot, scope, send)
             return
@@ -51,7 +59,7 @@ def make_control(
         body = (json.dumps(content) + "\n").encode()
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         if status == 405:
-            headers.append((b"allow", b"POST" if scope["path"] == "/reload" else b"GET, HEAD"))
+            headers.append((b"allow", b"POST" if scope["path"] in _CHANGES else b"GET, HEAD"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -75,7 +83,7 @@ async def _send_metrics(snapshot: Callable[[], Snapshot], scope: Scope, send: Se
 
 
 def _answer(method: str, path: str, report: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
-    if path == "/reload":
+    if path in _CHANGES:
         return 405, {"error": "only POST, and only where there are --workers"}
     if path not in _PATHS:
         return 404, {"error": f"no such path: {path}", "paths": _PATHS}

@@ -75,6 +75,10 @@ class Event(Enum):
     """A new generation of workers serves."""
     RELOAD_FAILED = "06a55282fc484652bf7448848913ac6b"
     """A reload was given up, and the workers from before go on."""
+    UPGRADED = "3dce329bbfc943c8816cbca2369620e6"
+    """Another version of appserver goes on as the same process, and its workers serve."""
+    UPGRADE_FAILED = "27354e316d1442828a3bdd401076ca97"
+    """Another version cannot take over, or its workers cannot."""
 
 
 MESSAGE_IDS: Final[Mapping[str, str]] = {event.name.lower(): event.value for event in Event}

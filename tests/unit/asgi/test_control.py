@@ -89,3 +89,31 @@ def test_it_has_no_lifespan() -> None:
             await make_control(dict, snapshot=lambda: SNAPSHOT)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
 
     play(scene())
+
+
+@pytest.mark.parametrize(("failure", "expected"), [(None, 202), ("no such file", 500)])
+def test_an_upgrade_is_accepted_or_has_failed(failure: str | None, expected: int) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError("the control application has no use for a body")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def upgrade() -> str | None:
+        return failure
+
+    async def scene() -> None:
+        control = make_control(lambda: {"state": "serving"}, upgrade=upgrade, snapshot=lambda: SNAPSHOT)
+        await control({"type": "http", "method": "POST", "path": "/upgrade"}, receive, send)
+
+    play(scene())
+    assert sent[0]["status"] == expected
+    assert json.loads(sent[1]["body"]) == {"upgrading": failure is None, "error": failure}
+
+
+def test_an_upgrade_is_nothing_for_a_single_process_or_for_a_question() -> None:
+    status, headers, _ = ask("/upgrade", "POST")
+    assert (status, headers[b"allow"]) == (405, b"POST")
+    assert ask("/upgrade")[0] == 405
