@@ -8,7 +8,8 @@ from functools import partial
 
 from appserver import __version__, arguments
 from appserver.errors import AppserverError, Exit
-from appserver.settings import Loaded, command_line, resolve
+from appserver.settings import Loaded, command_line, load, resolve
+from appserver.system.image import ESTATE, REHEARSAL
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,12 +21,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         One of `errors.Exit`.
     """
+    words = sys.argv[1:] if argv is None else argv
+    if ESTATE in os.environ:
+        return _resume(words)
+    rehearsal = os.environ.pop(REHEARSAL, None)
     parser = command_line()
     add_version(parser)
     try:
-        own, given = arguments.read(parser, sys.argv[1:] if argv is None else argv)
+        own, given = arguments.read(parser, words)
         if own.version:
             print(version_line(parser.prog))  # noqa: T201 - what was asked for
+            if rehearsal is not None:
+                _rehearse(resolve(given, os.environ), int(rehearsal))
             return Exit.OK
         loaded = resolve(given, os.environ)
         if loaded.settings.workers is not None:
@@ -72,6 +79,20 @@ def _supervise(loaded: Loaded, again: Callable[[], Loaded]) -> Exit:
     from appserver.process.master import supervise  # noqa: PLC0415 - as below
 
     return supervise(loaded, again)
+
+
+def _resume(words: Sequence[str]) -> Exit:
+    from appserver.process.master import resume  # noqa: PLC0415 - as below
+
+    # Read when they are wanted: workers serve already, whatever is wrong with them.
+    environ = {name: value for name, value in os.environ.items() if name != ESTATE}
+    return resume(partial(load, words, environ))
+
+
+def _rehearse(loaded: Loaded, descriptor: int) -> None:
+    from appserver.process.rehearsal import play  # noqa: PLC0415 - as below
+
+    play(loaded, descriptor)
 
 
 def _serve(loaded: Loaded) -> Exit:

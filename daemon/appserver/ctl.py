@@ -166,6 +166,7 @@ COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], Exit]]] = {
     "config": config,
     "status": status,
     "reload": reload,
+    "upgrade": orders.upgrade,
     "restart-worker": orders.restart_worker,
     "drain": orders.drain,
     "resume": orders.resume,

@@ -1,17 +1,22 @@
 """The commands of `appserverctl` that look into a running server, or change it."""
 
+import http.client
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
 from appserver import arguments
 from appserver.errors import Exit, UsageError
-from appserver.remote import get, order, read_control
+from appserver.remote import ANSWER_SECONDS, RemoteError, ask, get, order, read_control
 
 PROGRAM: Final = "appserverctl"
+
+ASK_SECONDS: Final = 0.1
+"""How often a server is asked what has become of an upgrade."""
 
 START_SECONDS: Final = 600.0
 """A worker takes as long as the application's startup; the server has a deadline for that (--timeout-worker-start)."""
@@ -47,6 +52,44 @@ def restart_worker(words: Sequence[str]) -> Exit:
         report = order(path, "/restart-worker", START_SECONDS, pid=int(text))
         _say(f"worker {report['pid']} leaves, worker {report['successor']} serves")
     return Exit.OK
+
+
+def upgrade(words: Sequence[str]) -> Exit:
+    """Have the installed version of appserver take over, in place."""
+    parser = arguments.make_parser(f"{PROGRAM} upgrade", "Have the installed version take over, in place.")
+    _, path = read_control(parser, words)
+    before = get(path, "/status")
+    code, answer = ask(path, "POST", "/upgrade", START_SECONDS)
+    if code == http.client.INTERNAL_SERVER_ERROR:
+        raise RemoteError(f"the upgrade has failed, and nothing has changed: {answer.get('error')}")
+    if code != http.client.ACCEPTED:
+        raise RemoteError(f"{path}: {answer.get('error')}")
+    after = _await_upgrade(path, before)
+    if after["upgrades"] == before["upgrades"]:
+        raise RemoteError(f"{after['version']} runs, and the workers from before go on: {after['failure']}")
+    _say(f"upgraded from {before['version']} to {after['version']}")
+    return Exit.OK
+
+
+def _await_upgrade(path: str, before: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Ask the next image of the server until it tells what has become of its upgrade."""
+    heard = time.monotonic()
+    end = heard + START_SECONDS
+    while time.monotonic() < end:
+        try:
+            report = get(path, "/status")
+        except RemoteError as error:
+            # What the image before has accepted ends with it. Who comes later waits for the next one, which starts.
+            if isinstance(error.__cause__, TimeoutError):
+                heard = time.monotonic()
+            elif time.monotonic() - heard > ANSWER_SECONDS:
+                raise
+        else:
+            heard = time.monotonic()
+            if any(report[name] != before[name] for name in ("upgrades", "upgrades_failed")):
+                return report
+        time.sleep(ASK_SECONDS)
+    raise RemoteError(f"{path}: nothing is heard of the upgrade")
 
 
 def log_level(words: Sequence[str]) -> Exit:

@@ -355,14 +355,16 @@ class Starter:
                 stack.callback(server.finish)
 
 
-def run(*arguments: str | Path, program: str = "appserver", **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | Path, program: str = "appserver", timeout: float = PATIENCE, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run a program of the package that ends by itself."""
     return subprocess.run(
         [SCRIPTS / program, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=timeout,
         env=clean_environment(**variables),
         stdin=subprocess.DEVNULL,
     )

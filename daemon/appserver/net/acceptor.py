@@ -91,6 +91,13 @@ class Acceptor:
             # From here on the kernel refuses connections, and a proxy tries elsewhere; a successor may bind.
             self.listener.close()
 
+    def pause(self) -> None:
+        """Accept no more until `start`: who comes waits in the backlog."""
+        self._running = False
+        if self._retry is not None:
+            self._retry.cancel()
+        self.loop.remove_reader(self.listener.sock.fileno())
+
     @property
     def pending(self) -> int:
         """How many accepted sockets have not become connections yet."""

@@ -86,7 +86,7 @@ class Endpoint:
         for connection in [connection for connection in self.connections if connection.is_due(now)]:
             connection.expire(now)
 
-    def drain(self) -> Iterator[None]:
+    def drain_in_steps(self) -> Iterator[None]:
         """Let every connection end with its next response, in steps: between two of them the loop may turn."""
         self.draining = True
         for number, connection in enumerate(list(self.connections), 1):

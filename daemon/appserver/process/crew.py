@@ -113,6 +113,7 @@ class Crew:
         moved: Set whenever a worker has got into another state, or is to be started anew.
         inquiries: What is asked of workers.
         preloaders: What forks the workers, with --preload.
+        others: Children that somebody else waits for.
     """
 
     def __init__(self, listeners: Sequence[Listener], log: Log, loop: AbstractEventLoop) -> None:
@@ -130,6 +131,7 @@ class Crew:
         self.codes: set[int] = set()
         self.left, self.moved = asyncio.Event(), asyncio.Event()
         self.inquiries = Inquiries(loop)
+        self.others: set[int] = set()
 
     # Generations
 
@@ -154,6 +156,10 @@ class Crew:
             if other is not generation:
                 self.retire(other)
         # As long as it was not the current one, nobody has replaced what it lost.
+        self._fill(generation)
+
+    def _fill(self, generation: Generation) -> None:
+        """Start the workers that it misses and that nobody is to start later."""
         taken = {worker.number for worker in generation.workers.values() if worker.state != LEAVING}
         for number in range(1, generation.wanted + 1):
             if number not in taken and number not in generation.retries:
@@ -255,11 +261,14 @@ class Crew:
         generation = self._generation_of(worker)
         worker.failures = failures
         generation.workers[worker.pid] = worker
-        self._loop.add_reader(worker.pidfd, self._on_exit, generation, worker)
-        self._loop.add_reader(worker.line, self._on_line, worker)
+        self._watch(generation, worker)
         self._log.debug("Started a worker", worker_pid=worker.pid, generation=generation.number)
         if generation.retired or worker.number > generation.wanted:
             self._feed(worker, policy.RETIRED)  # nobody has waited for it
+
+    def _watch(self, generation: Generation, worker: Worker) -> None:
+        self._loop.add_reader(worker.pidfd, self._on_exit, generation, worker)
+        self._loop.add_reader(worker.line, self._on_line, worker)
 
     def _fail(self, number: int, why: str, code: Exit, missed: Mapping[int, int]) -> None:
         """Do without workers that a preloader was to fork; later, where others of their generation serve."""
@@ -395,6 +404,40 @@ class Crew:
             if "STOPPING" in said or (state == "draining" and worker.state == SERVING):
                 self._feed(worker, policy.STOPS)
 
+    # Upgrade (`process.estate`)
+
+    @property
+    def last(self) -> int:
+        """The number of the last generation."""
+        return self._numbers
+
+    @property
+    def past(self) -> Metrics:
+        """Counts of workers that are gone."""
+        return self._past
+
+    def adopt(self, generations: list[Generation], current: Generation, last: int, past: Metrics) -> None:
+        """Take over from a crew before this one, which has held."""
+        self.generations, self.current, self._numbers, self._past = generations, current, last, past
+        self.resume()
+
+    def hold(self) -> None:
+        """Leave all workers as they are: none is watched, and none is started."""
+        for generation in self.generations:
+            for number in list(generation.retries):
+                generation.cancel(number)
+            for worker in generation.workers.values():
+                self._loop.remove_reader(worker.pidfd)
+                self._loop.remove_reader(worker.line)
+
+    def resume(self) -> None:
+        """Go on after `hold`: what has happened to workers meanwhile is heard of now."""
+        for generation in self.generations:
+            for worker in generation.workers.values():
+                self._watch(generation, worker)
+        if self.current is not None and not self.stopping:
+            self._fill(self.current)
+
     # Time
 
     def look(self, now: float) -> bool:
@@ -404,7 +447,7 @@ class Crew:
         still, self._looked = max(0.0, now - self._looked - 1.0), now
         self.preloaders.look(now, still)
         if self.preloaders.settled:
-            reap_orphans({worker.pid for worker in self.workers} | self.preloaders.pids)
+            reap_orphans({worker.pid for worker in self.workers} | self.preloaders.pids | self.others)
         for worker in self.workers:
             worker.forgive(still)
             settings = self._generation_of(worker).settings

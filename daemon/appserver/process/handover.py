@@ -2,18 +2,20 @@
 
 A worker is a process of its own from the start (exec, not fork), so nothing that the master has done or holds leaks
 into it. What it is to have is written into a file without a name (memfd_create(2)), whose descriptor is told in the
-environment. Written by the master and read by nobody else, it may be a pickle.
+environment. It is JSON: where another version was installed under a master that runs, its workers are of that version.
 """
 
+import json
 import os
-import pickle
 import socket
 from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from appserver.kinds import Password, UnfitError
 from appserver.net.listeners import Listener
-from appserver.settings import Settings
+from appserver.settings import TABLE, Settings
 from appserver.system.pressure import VARIABLES as PRESSURE
 
 VARIABLE: Final = "APPSERVER_HANDOVER"
@@ -28,17 +30,6 @@ HURRY: Final = b"hurry"
 
 DROP: Final = b"drop"
 """What it says to have a worker drop its caches: memory is short."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A listener, as a number and what is known of it."""
-
-    fd: int
-    name: str
-    inherited: bool
-    tls: bool
-    http2: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +67,30 @@ def write(
     Returns:
         The descriptor for `VARIABLE`, to be closed by the caller, and all those that the worker must inherit.
     """
-    plans = [
-        _Plan(listener.sock.fileno(), listener.name, listener.inherited, listener.tls, listener.http2)
-        for listener in listeners
-        if not listener.control
-    ]
-    content = pickle.dumps((settings, plans, line.fileno(), stacks, voice))
+    served = [listener for listener in listeners if not listener.control]
+    content = {
+        "settings": write_settings(settings),
+        "listeners": [
+            {
+                "fd": listener.sock.fileno(),
+                "name": listener.name,
+                "inherited": listener.inherited,
+                "tls": listener.tls,
+                "http2": listener.http2,
+            }
+            for listener in served
+        ],
+        "line": line.fileno(),
+        "stacks": stacks,
+        "voice": voice,
+    }
     descriptor = os.memfd_create("appserver-handover")
     try:
-        os.write(descriptor, content)
+        os.write(descriptor, json.dumps(content).encode())
     except OSError:
         os.close(descriptor)
         raise
-    return descriptor, [descriptor, line.fileno(), stacks, voice, *(plan.fd for plan in plans)]
+    return descriptor, [descriptor, line.fileno(), stacks, voice, *(listener.sock.fileno() for listener in served)]
 
 
 def take(environ: MutableMapping[str, str]) -> Handover:
@@ -96,20 +98,41 @@ def take(environ: MutableMapping[str, str]) -> Handover:
     # Gone from there: appserver, where the application starts it, would take the variable for a setting.
     descriptor = int(environ.pop(VARIABLE))
     os.lseek(descriptor, 0, os.SEEK_SET)
-    with os.fdopen(descriptor, "rb") as file:
-        settings, plans, line, stacks, voice = pickle.load(file)  # noqa: S301 - our master's
+    with os.fdopen(descriptor) as file:
+        content = json.load(file)
+    stacks, voice = content["stacks"], content["voice"]
     os.set_inheritable(stacks, False)
     os.set_inheritable(voice, False)
     listeners = []
-    for plan in plans:
-        sock = socket.socket(fileno=plan.fd)
+    for one in content["listeners"]:
+        sock = socket.socket(fileno=one["fd"])
         sock.set_inheritable(False)
         sock.setblocking(False)
-        listeners.append(Listener(sock, plan.name, inherited=plan.inherited, tls=plan.tls, http2=plan.http2))
-    end = socket.socket(fileno=line)
+        listeners.append(Listener(sock, one["name"], inherited=one["inherited"], tls=one["tls"], http2=one["http2"]))
+    end = socket.socket(fileno=content["line"])
     end.set_inheritable(False)
     end.setblocking(False)
-    return Handover(settings, tuple(listeners), end, stacks, voice)
+    return Handover(read_settings(content["settings"]), tuple(listeners), end, stacks, voice)
+
+
+def write_settings(settings: Settings) -> dict[str, Any]:
+    """Settings as a file of settings has them, which every version of appserver can read."""
+    values = {row: getattr(settings, row.name) for row in TABLE}
+    # A password in full: it is for another process of ours, and stands in no log.
+    written = {
+        row.name: value.text if isinstance(value, Password) else row.kind.write(value) for row, value in values.items()
+    }
+    return {name: value for name, value in written.items() if value is not None}
+
+
+def read_settings(table: Mapping[str, Any]) -> Settings:
+    """Settings that were written, perhaps by another version: what is unknown or unfit here is left at its default."""
+    values = {}
+    for row in TABLE:
+        if row.name in table:
+            with suppress(UnfitError):
+                values[row.name] = row.kind.read(table[row.name])
+    return Settings(**values)
 
 
 def environment_for_workers(environ: Mapping[str, str]) -> dict[str, str]:

@@ -259,7 +259,7 @@ class Life:
                 if self._line is not None:
                     acceptor.listener.close()  # our end of it: held on to, it would keep the address taken
         for endpoint in self._endpoints:
-            for _ in endpoint.drain():
+            for _ in endpoint.drain_in_steps():
                 await asyncio.sleep(0)
         while self._busy() and self._stops < 2 and monotonic() < self._drain_end:
             await asyncio.sleep(DRAIN_TICK_SECONDS)

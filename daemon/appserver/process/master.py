@@ -2,6 +2,7 @@
 
     reload ──▶ generation N+1 starts, on the same listeners ──all ready──▶ N leaves, N+1 serves
                                     └──one fails, or is late──▶ N+1 ends, N goes on
+    upgrade ──▶ another version of appserver goes on from here, as the same process (`process.upgrade`) ──▶ reload
 
 It never imports the application and serves none of its requests; it owns the sockets, the signals, the control socket
 and the word with the service manager. What becomes of a worker is a table, `process.policy`; here are the clock, the
@@ -12,7 +13,8 @@ import asyncio
 import os
 import signal
 from asyncio import AbstractEventLoop, Future, TimerHandle
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import replace
 from time import monotonic
@@ -27,22 +29,32 @@ from appserver.net.listeners import Listener, open_listeners
 from appserver.process.crew import Crew, Generation
 from appserver.process.doubts import find_doubts
 from appserver.process.endpoints import make_connections
+from appserver.process.estate import Estate, EstateError, Tally, adopt_crew, adopt_listeners, take
+from appserver.process.handover import read_settings
 from appserver.process.idle import Idle, can_leave
-from appserver.process.life import DRAINING, SERVING, STARTING
+from appserver.process.life import DRAINING, SERVING, STARTING, WARM_SECONDS
 from appserver.process.metering import make_statsd
 from appserver.process.operations import Led, describe_drained
 from appserver.process.relief import Relief, drop_all, spend_largest
+from appserver.process.upgrade import Upgrades
 from appserver.process.worker import report_failure
 from appserver.settings import TABLE as ROWS
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import raise_limit, take_inherited
+from appserver.system.image import held_signals, release_signals
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import LEVELS, Log, build
 from appserver.telemetry.metrics import Snapshot, Window, summarize
+from appserver.wire.select import warm
 
 if TYPE_CHECKING:
     from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint
+
+UPGRADING: Final = "upgrading"
+"""The state of the moment before an upgrade, in which nothing is begun."""
+
+STOPPING: Final = "Stopping: the workers finish what they have begun"
 
 TICK_SECONDS: Final = 0.25
 """Deadlines of workers are looked at, and STATUS= is renewed, this often."""
@@ -83,10 +95,44 @@ def supervise(loaded: Loaded, resolve: Callable[[], Loaded]) -> Exit:
             listener.close()
 
 
+def resume(resolve: Callable[[], Loaded]) -> Exit:
+    """Go on where another image of this process has stopped (`process.upgrade`).
+
+    Args:
+        resolve: As for `supervise`.
+
+    Returns:
+        The process's exit code.
+    """
+    notifier = Notifier()
+    try:
+        estate = take(os.environ)
+    except EstateError as error:
+        # The lines to the workers end with this process: they answer what they have, and the service begins anew.
+        build("info", "auto").critical(f"The upgrade has failed: {error}", code="upgrade_failed")
+        notifier.failed(int(error.exit_code), str(error))
+        return error.exit_code
+    raise_limit()
+    listeners = adopt_listeners(estate)
+    settings = read_settings(estate.fixed)
+    try:
+        with asyncio.Runner() as runner:
+            log = build(settings.log_level, settings.log_format)
+            return runner.run(_live(Loaded(settings, {}, (), {}), resolve, listeners, notifier, log, estate))
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
 async def _live(
-    loaded: Loaded, resolve: Callable[[], Loaded], listeners: list[Listener], notifier: Notifier, log: Log
+    loaded: Loaded,
+    resolve: Callable[[], Loaded],
+    listeners: list[Listener],
+    notifier: Notifier,
+    log: Log,
+    estate: Estate | None = None,
 ) -> Exit:
-    return await Master(loaded, resolve, listeners, notifier, log, asyncio.get_running_loop()).run()
+    return await Master(loaded, resolve, listeners, notifier, log, asyncio.get_running_loop(), estate).run()
 
 
 class Master:
@@ -100,6 +146,7 @@ class Master:
         notifier: Notifier,
         log: Log,
         loop: AbstractEventLoop,
+        estate: Estate | None = None,
     ) -> None:
         self._loaded, self._resolve, self._listeners = loaded, resolve, listeners
         self._notifier, self._log, self._loop = notifier, log, loop
@@ -111,16 +158,20 @@ class Master:
         self._relief = Relief(log, os.environ)
         self._idle = Idle(0.0, monotonic())  # counts from when workers serve
         self._fed = 0.0  # when the watchdog last was
-        self._begun = monotonic()
-        self._reloads = self._reloads_failed = self._stops = 0
+        self._estate = estate  # of the image before this one
+        tally = estate.tally if estate is not None else Tally()
+        self._begun = tally.begun
+        self._relief.told = tally.memory_pressure
+        self._reloads, self._reloads_failed, self._stops = tally.reloads, tally.reloads_failed, 0
         self._window = Window()
-        self._failure: str | None = None  # of the last reload
+        self.failure: str | None = None  # of the last reload or upgrade
         self._stopped = asyncio.Event()
         self._reloading: asyncio.Task[str | None] | None = None
         self._next: asyncio.Task[str | None] | None = None
-        self._control: list[Acceptor] = []
+        self._control: list[tuple[Acceptor, Endpoint]] = []
+        self._upgrades = Upgrades(self, self._crew, listeners, self._fixed, self._control, log, loop, estate)
         self._timers: dict[str, TimerHandle] = {}
-        self.drained = False
+        self.drained = tally.drained
         self.state = STARTING
 
     # The life
@@ -130,21 +181,36 @@ class Master:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_stop, number.name)
         # From the start: what these do to a process without a handler is to end or to stop it.
-        self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        self._loop.add_signal_handler(signal.SIGHUP, self._on_change, signal.SIGHUP.name, self.reload)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._on_change, signal.SIGUSR2.name, self._upgrades.begin)
         self._loop.add_signal_handler(signal.SIGTTIN, self._resize, 1)
         self._loop.add_signal_handler(signal.SIGTTOU, self._resize, -1)
         crew = self._crew
         self._relief.watch(self._loop, lambda: drop_all(crew.workers), lambda: spend_largest(crew.workers))
+        if self._estate is not None:
+            self._take_up(self._estate)
+        release_signals()
         self._start_control()
         statsd = make_statsd(self._fixed.anchored(), self.snapshot, self._loop, self._log)
         self._tick()
         self._look()
+        try:
+            if self._estate is None:
+                return await self._begin_first()
+            self._upgrades.complete(self._estate.version)
+            await self._stopped.wait()
+            return await self._end(Exit.OK, STOPPING)
+        finally:
+            if statsd is not None:
+                statsd.close()
+
+    async def _begin_first(self) -> Exit:
         first = self._begin(self._loaded)
         self._notifier.status(f"Starting {_count(first.wanted, 'worker')}")
         stop = self._loop.create_task(self._stopped.wait())
         either: set[Future[Any]] = {first.complete, stop}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        code, status = Exit.OK, "Stopping: the workers finish what they have begun"
+        code, status = Exit.OK, STOPPING
         if first.complete.done() and (failure := await first.settle()) is not None:
             code, status = first.exit_code, f"Not started: {failure}"
             self._notifier.failed(int(code), status)
@@ -153,11 +219,7 @@ class Master:
                 self._serve(first)
             await stop
         stop.cancel()
-        try:
-            return await self._end(code, status)
-        finally:
-            if statsd is not None:
-                statsd.close()
+        return await self._end(code, status)
 
     def _serve(self, first: Generation) -> None:
         self._crew.promote(first)
@@ -175,6 +237,7 @@ class Master:
     async def _end(self, code: Exit, status: str) -> Exit:
         self.state = DRAINING
         self._notifier.stopping(status)
+        self._upgrades.cancel()
         for reload in (self._reloading, self._next):
             if reload is not None:
                 reload.cancel()
@@ -188,15 +251,15 @@ class Master:
         for timer in self._timers.values():
             timer.cancel()
         self._log.info("Stopped", code="stopped", workers_lost=self._crew.lost)
-        for acceptor in self._control:
+        for acceptor, _ in self._control:
             acceptor.stop()
         return code
 
-    def _on_hangup(self) -> None:
+    def _on_change(self, name: str, change: Callable[[], object]) -> None:
         if self.state == SERVING:
-            self.reload()
+            change()
         else:
-            self._log.warning(f"SIGHUP ignored: the server is {self.state}")
+            self._log.warning(f"{name} ignored: the server is {self.state}")
 
     def _on_stop(self, reason: str) -> None:
         self._stops += 1
@@ -256,7 +319,7 @@ class Master:
             self._log.error(
                 f"The reload has failed, and the workers from before go on: {failure}", code="reload_failed"
             )
-        self._failure = failure
+        self.failure = failure and f"Reload failed: {failure}"
         self._notifier.ready(self._status())
         return failure
 
@@ -292,6 +355,43 @@ class Master:
             wanted = self._crew.resize(step)
             self._log.info(f"{_count(wanted, 'worker')} from now on", workers=wanted)
 
+    # Another version (`process.upgrade`)
+
+    def tally(self) -> Tally:
+        """What was counted since the service began."""
+        return Tally(
+            begun=self._begun,
+            reloads=self._reloads,
+            reloads_failed=self._reloads_failed,
+            upgrades=self._upgrades.done,
+            upgrades_failed=self._upgrades.failed,
+            drained=self.drained,
+            memory_pressure=self._relief.told,
+        )
+
+    @asynccontextmanager
+    async def rest(self) -> AsyncIterator[None]:
+        """Begin nothing, and leave all that happens to who comes next."""
+        with held_signals():
+            self.state = UPGRADING
+            self._timers["tick"].cancel()
+            self._crew.hold()
+            try:
+                yield
+            finally:
+                self._crew.resume()
+                if self.state == UPGRADING:
+                    self.state = SERVING
+                self._tick()
+
+    def _take_up(self, estate: Estate) -> None:
+        """Serve with the workers of the image before this one."""
+        current = adopt_crew(estate, self._crew, self._loop)
+        self._loaded = replace(self._loaded, settings=current.settings)
+        self._log.channel.threshold = LEVELS[current.settings.log_level]
+        self._watch_idle(current)
+        self.state = SERVING
+
     # Time
 
     def _tick(self) -> None:
@@ -309,8 +409,8 @@ class Master:
                 self._idle.restart(now)
             elif self._idle.is_over(now, figures.connections, figures.answered) and not self._stops:
                 self._on_stop(f"--idle-exit: no connection for {self._loaded.settings.idle_exit:g} s")
-            if self._reloading is None or self._reloading.done():
-                self._notifier.status(self._status())
+            if not (self.reloading or self._upgrades.runs):
+                self.show()
         else:
             # Starting as well: --timeout-worker-start bounds it, and TimeoutStartSec= may be shorter.
             self._notifier.extend(EXTEND_SECONDS)
@@ -331,8 +431,9 @@ class Master:
             if listener.control:
                 acceptor, endpoint = make_connections(self._loaded.settings, service, listener, self._loop, self._log)
                 acceptor.start()
-                self._control.append(acceptor)
+                self._control.append((acceptor, endpoint))
                 self._sweep(endpoint)
+                self._timers["warm"] = self._loop.call_later(WARM_SECONDS, warm)
 
     def _sweep(self, endpoint: Endpoint) -> None:
         endpoint.sweep(monotonic())
@@ -346,6 +447,10 @@ class Master:
         reload = self.reload()
         await asyncio.wait({reload})
         return "the server stops" if reload.cancelled() else reload.result()
+
+    async def upgrade_for_control(self) -> str | None:
+        """Upgrade; what went wrong before the exec."""
+        return await self._upgrades.begin_and_tell() if self.state == SERVING else f"the server is {self.state}"
 
     @property
     def ready(self) -> bool:
@@ -368,6 +473,9 @@ class Master:
             "reloads": self._reloads,
             "reloads_failed": self._reloads_failed,
             "memory_pressure": self._relief.told,
+            "upgrades": self._upgrades.done,
+            "upgrades_failed": self._upgrades.failed,
+            "failure": self.failure,
             **summarize(self._crew.figures(), self._window),
             "workers": self._crew.report(),
             "preloaders": self._crew.preloaders.report(),
@@ -379,11 +487,25 @@ class Master:
         backlogs = read_backlogs(self._listeners)
         return Snapshot(__version__, self._crew.figures(), backlogs, self._crew.supervision(reloads))
 
+    @property
+    def stopping(self) -> bool:
+        """It was told to stop."""
+        return self._stops > 0
+
+    @property
+    def reloading(self) -> bool:
+        """A reload runs, or is about to."""
+        return self._next is not None or (self._reloading is not None and not self._reloading.done())
+
+    def show(self, text: str | None = None) -> None:
+        """Show the operator this, or how all is."""
+        self._notifier.status(text or self._status())
+
     def _status(self) -> str:
         current, figures = self._crew.current, self._crew.figures()
         serving, wanted = (current.serving, current.wanted) if current else (0, 0)
         # Until one succeeds: what serves is not what was deployed.
-        failed = f"Reload failed: {self._failure}. " if self._failure is not None else ""
+        failed = f"{self.failure}. " if self.failure is not None else ""
         failed = describe_drained(self.drained) + failed
         return (
             f"{failed}Serving: {serving} of {_count(wanted, 'worker')}, {_count(figures.connections, 'connection')},"

@@ -81,6 +81,7 @@ class Operations(ABC):
             Route("POST", "/drain", self.drain, "/readyz says 503, and requests are answered all the same"),
             Route("POST", "/resume", self.resume, "/readyz says 200 again"),
             Route("POST", "/reload", self.reload, "new workers, with new settings and code, take over"),
+            Route("POST", "/upgrade", self.upgrade, "the installed version of appserver takes over, in place"),
             Route("POST", "/restart-worker", self.restart_worker, 'another worker takes the place of one: {"pid": N}'),
         )
 
@@ -158,6 +159,10 @@ class Operations(ABC):
         """New workers take over."""
 
     @abstractmethod
+    async def upgrade(self, request: Request) -> Answer:
+        """The installed version takes over."""
+
+    @abstractmethod
     async def restart_worker(self, request: Request) -> Answer:
         """Another worker takes the place of one."""
 
@@ -179,6 +184,10 @@ class Alone(Operations):
     async def reload(self, request: Request) -> Answer:  # noqa: ARG002
         """There is nobody who could take over."""
         raise RejectedError(409, f"there is no reload: {_ALONE}, or restart it")
+
+    async def upgrade(self, request: Request) -> Answer:  # noqa: ARG002
+        """There is nobody who could hold the requests meanwhile."""
+        raise RejectedError(409, f"there is no upgrade in place: {_ALONE}, or restart it")
 
     async def restart_worker(self, request: Request) -> Answer:  # noqa: ARG002
         """There is none."""
@@ -217,6 +226,11 @@ class Led(Operations):
         """New workers take over, or those from before go on."""
         failure = await self._master.reload_for_control()
         return Answer({"reloaded": failure is None, "error": failure}, 200 if failure is None else 500)
+
+    async def upgrade(self, request: Request) -> Answer:  # noqa: ARG002
+        """The installed version is about to take over, or nothing has changed. It has to tell the rest itself."""
+        failure = await self._master.upgrade_for_control()
+        return Answer({"upgrading": failure is None, "error": failure}, 202 if failure is None else 500)
 
     async def restart_worker(self, request: Request) -> Answer:
         """Another worker starts; when it serves, the named one leaves."""

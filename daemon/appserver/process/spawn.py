@@ -128,6 +128,11 @@ class Worker:
         """Of the process."""
         return self._process.pid
 
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """The line and the file of stacks: with the process id, all that somebody needs to watch over it."""
+        return self.line.fileno(), self._stacks
+
     def enter(self, state: str) -> None:
         """Change the state."""
         self.state, self.since = state, monotonic()

@@ -91,6 +91,7 @@ def serve(loaded: Loaded) -> Exit:
         # first record: under inetd stderr is the client's connection until it has been adopted.
         inherited = take_inherited()
         stop_early()
+        _ignore_upgrade(log)
         raise_limit()
         listeners = open_listeners(settings, inherited.sockets, log)
         if inherited.ignored:
@@ -123,6 +124,7 @@ def serve_for_master(handover: Handover, application: Any = None, log: Log | Non
     log = log or build(settings.log_level, settings.log_format)
     try:
         stop_early()
+        _ignore_upgrade(None)
         end_with_master(handover.line, wanted=True)
         faulthandler.register(EXPLAIN_SIGNAL, file=handover.stacks, all_threads=True)
         code = _serve(settings, list(handover.listeners), notifier, log, (), handover.line, application)
@@ -200,6 +202,19 @@ def stop_early() -> None:
     for number in STOPS:
         signal.signal(number, stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a preloader forks with them blocked
+
+
+def _ignore_upgrade(log: Log | None) -> None:
+    """Keep SIGUSR2 from ending the process; told to all of a service, it is for its master alone.
+
+    Before the application is imported, which may have a use for the signal and then has it.
+    """
+
+    def ignore(*_: object) -> None:
+        if log is not None:
+            log.warning("SIGUSR2 ignored: a single process is not upgraded in place; restart it, or use --workers")
+
+    signal.signal(signal.SIGUSR2, ignore)
 
 
 def end_with_master(line: socket, *, wanted: bool) -> None:

@@ -81,6 +81,10 @@ class Event(Enum):
     """An operator has probes told that requests should go elsewhere; those that come are answered."""
     RESUMED = "6f365640b4304c449673bd8fb0239785"
     """An operator has undone that."""
+    UPGRADED = "3dce329bbfc943c8816cbca2369620e6"
+    """Another version of appserver goes on as the same process, and its workers serve."""
+    UPGRADE_FAILED = "27354e316d1442828a3bdd401076ca97"
+    """Another version cannot take over, or its workers cannot."""
 
 
 MESSAGE_IDS: Final[Mapping[str, str]] = {event.name.lower(): event.value for event in Event}

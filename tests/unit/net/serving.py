@@ -261,7 +261,7 @@ class Serving:
 
     def drain(self) -> None:
         """Tell all connections that the server stops."""
-        for _ in self.endpoint.drain():
+        for _ in self.endpoint.drain_in_steps():
             pass
 
     def drop(self) -> None:

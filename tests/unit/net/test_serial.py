@@ -1063,7 +1063,7 @@ def test_many_connections_are_told_in_steps_and_those_that_end_between_two_are_n
         for client in clients:
             await client.send(GET)
             await client.responses(1)
-        steps = serving.endpoint.drain()
+        steps = serving.endpoint.drain_in_steps()
         next(steps)
         late = [one for one in serving.endpoint.connections if one.deadline > monotonic() + TIMEOUTS.linger]
         assert len(late) == 2

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from appserver.kinds import Password
 from appserver.net.listeners import Listener
-from appserver.process.handover import RETIRE, VARIABLE, environment_for_workers, write
-from appserver.settings import Settings
+from appserver.process.handover import RETIRE, VARIABLE, environment_for_workers, read_settings, write, write_settings
+from appserver.settings import TABLE, Settings, load
 
 CHILD = """
 import json, os, sys
@@ -153,3 +154,25 @@ def test_the_word_to_leave_is_one_message() -> None:
         assert end.recv(64) == RETIRE
         line.close()
         assert end.recv(64) == b""
+
+
+UNUSUAL = """
+--factory --bind=127.0.0.1:80?tls=off --bind=unix:/run/a.sock --insecure-bind=[::1]:80 --uds-mode=0640 --workers=auto
+--graceful-timeout=0.25 --max-age=2h --header=X-Shop:a,b --header=X-Two:c
+--tls-cert=/a.pem --tls-cert=credential:b --tls-key-password=secret --hsts=365d;preload --no-access-log
+--forwarded-allow-ips=10.0.0.0/8,unix --ws-origin=https://*.example.org --limit-request-body=10M --log-level=DEBUG
+"""
+
+
+def test_settings_that_are_written_and_read_are_the_same() -> None:
+    settings = load(["shop:app", *UNUSUAL.split()], {}).settings
+    assert settings.tls_key_password == Password("secret")
+    assert sum(getattr(settings, row.name) != row.default for row in TABLE) >= 17
+    written = json.loads(json.dumps(write_settings(settings)))
+    assert read_settings(written) == settings
+    assert read_settings(json.loads(json.dumps(write_settings(Settings())))) == Settings()
+
+
+def test_settings_of_another_version_are_read_as_far_as_they_are_known() -> None:
+    told = {"app": "shop:app", "no_such_setting": 1, "linger": "for ever", "backlog": 7}
+    assert read_settings(told) == Settings(app="shop:app", backlog=7)
