@@ -40,6 +40,8 @@ def begin(machine: Machine) -> None:
     configure(machine, 'app = "shop:app"\nworkers = 2\naccess_log = false')
     machine.run("systemctl start appserver.socket")
     assert get(machine) == "one"
+    # The first worker that is ready answers. What the others import must not be deployed over before they have.
+    machine.await_that("all workers serve", lambda: machine.property(SERVICE, "ActiveState") == "active")
 
 
 @every_debian
