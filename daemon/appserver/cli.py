@@ -76,13 +76,13 @@ def _installed(distribution: str) -> str:
 
 
 def _supervise(loaded: Loaded, again: Callable[[], Loaded]) -> Exit:
-    from appserver.process.master import supervise  # noqa: PLC0415 - as below
+    from appserver.process.supervise import supervise  # noqa: PLC0415 - as below
 
     return supervise(loaded, again)
 
 
 def _resume(words: Sequence[str]) -> Exit:
-    from appserver.process.master import resume  # noqa: PLC0415 - as below
+    from appserver.process.supervise import resume  # noqa: PLC0415 - as below
 
     # Read when they are wanted: workers serve already, whatever is wrong with them.
     environ = {name: value for name, value in os.environ.items() if name != ESTATE}

@@ -8,18 +8,18 @@ import asyncio
 import json
 import os
 import signal
-from asyncio import AbstractEventLoop, Future, TimerHandle
+from asyncio import AbstractEventLoop
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
 
 from appserver.errors import Exit
 from appserver.net.listeners import Listener
 from appserver.process import policy
-from appserver.process.blocker import find_blocker
+from appserver.process.generation import Generation
 from appserver.process.inquiry import LOG_LEVEL, Inquiries
+from appserver.process.losses import report_loss
 from appserver.process.policy import CAUSES, HUNG, KILLED, LEAVING, SERVING, STARTING, STUCK, TABLE, Patience
 from appserver.process.preloaders import Preloaders
 from appserver.process.spawn import Worker, start_worker
@@ -34,64 +34,6 @@ SPARE_SECONDS: Final = 15.0
 
 HURRY_SECONDS: Final = 10.0
 """What workers get after a second signal: they cut what runs, and threads of the application have five seconds."""
-
-
-@dataclass(slots=True)
-class Generation:
-    """Settings, and the workers that serve with them.
-
-    Attributes:
-        number: From 1.
-        settings: What it was started with.
-        wanted: How many workers it is to have.
-        environ: The environment of its workers.
-        workers: By process id.
-        complete: Set when all are ready, or with what went wrong before.
-        failure: What went wrong with it, also after `complete` was set and before anybody has looked.
-        voice: An eventfd: the first of its workers that fails takes it and tells why; the others fail for the same.
-        retries: Workers that are to be started later, by their numbers.
-        misses: How often one that was to be started, or to be replaced, is to be started anew, by its number.
-        retired: It gets no more workers.
-        level: Which log level it was told to have since it began.
-        exit_code: Of the worker that failed.
-    """
-
-    number: int
-    settings: Settings
-    wanted: int
-    environ: Mapping[str, str]
-    complete: Future[str | None]
-    voice: int = field(default_factory=lambda: os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
-    workers: dict[int, Worker] = field(default_factory=dict)
-    retries: dict[int, TimerHandle] = field(default_factory=dict)
-    misses: Counter[int] = field(default_factory=Counter)
-    retired: bool = False
-    level: str | None = None
-    failure: str | None = None
-    exit_code: Exit = Exit.STARTUP
-
-    @property
-    def serving(self) -> int:
-        """Workers that are ready."""
-        return sum(worker.state == SERVING for worker in self.workers.values())
-
-    def conclude(self, failure: str | None) -> None:
-        """Settle what has become of its start; once."""
-        self.failure = self.failure or failure
-        if not self.complete.done():
-            self.complete.set_result(failure)
-
-    async def settle(self) -> str | None:
-        """Wait for its start to be over; what went wrong.
-
-        Who waits is woken a turn of the event loop after it is complete, and one of its workers may be gone by then.
-        """
-        return await self.complete or self.failure
-
-    def cancel(self, number: int) -> None:
-        """Start no worker of that number later."""
-        if (timer := self.retries.pop(number, None)) is not None:
-            timer.cancel()
 
 
 class Crew:
@@ -358,30 +300,9 @@ class Crew:
         if worker.report is not None:
             self._past += worker.report.kept()
         self.lost += state in (SERVING, HUNG, KILLED)
-        if state == SERVING:
-            self._log.error(
-                f"Worker {worker.pid} {worker.ending}; another takes its place",
-                code="worker_lost",
-                worker_pid=worker.pid,
-            )
-        elif state in (HUNG, KILLED) or (state == STUCK and code < 0):
-            blocker = find_blocker(stacks)
-            where = f": it stands at {blocker}" if blocker else ""
-            still = f"its event loop did not turn for {generation.settings.timeout_worker:g} s"
-            why = still if HUNG in worker.been else "it did not leave"
-            self._log.error(
-                f"Worker {worker.pid} was {'killed' if state == STUCK else 'replaced'}, {why}{where}",
-                code="worker_hung",
-                worker_pid=worker.pid,
-                stacks=stacks,
-            )
-        elif state in (STARTING, policy.DOOMED):
+        if state in (STARTING, policy.DOOMED):
             generation.exit_code = Exit(code) if code in (Exit.USAGE, Exit.STARTUP) else Exit.STARTUP
-            self._log.error(
-                f"Worker {worker.pid} {worker.ending}: it was not ready",
-                code="worker_failed",
-                worker_pid=worker.pid,
-            )
+        report_loss(worker, state, stacks, generation.settings.timeout_worker, self._log)
         self._feed(worker, policy.EXITED)
         self._forget_empty()
         self.left.set()

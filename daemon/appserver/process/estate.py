@@ -22,7 +22,8 @@ from typing import Any, Final, TypeVar
 from appserver import __version__
 from appserver.errors import AppserverError
 from appserver.net.listeners import Listener
-from appserver.process.crew import Crew, Generation
+from appserver.process.crew import Crew
+from appserver.process.generation import Generation
 from appserver.process.handover import read_settings, write_settings
 from appserver.process.policy import EXITED, LEAVING, SERVING, TABLE
 from appserver.process.spawn import Adopted, Worker
@@ -333,10 +334,10 @@ def adopt_worker(record: WorkerRecord, generation: Generation) -> Worker:
 
 
 def _read_figures(table: Mapping[str, Any] | None) -> Metrics | None:
-    """Figures; those of another version as far as they are known."""
+    """Figures, as far as they are any."""
     if table is None:
         return None
     try:
-        return Metrics.load({**Metrics().dump(), **table})
+        return Metrics.load(table)
     except (ValueError, TypeError, AttributeError, OverflowError):
         return None

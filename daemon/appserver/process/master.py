@@ -13,7 +13,7 @@ import asyncio
 import os
 import signal
 from asyncio import AbstractEventLoop, Future, TimerHandle
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import replace
@@ -23,33 +23,30 @@ from typing import TYPE_CHECKING, Any, Final
 from appserver import __version__
 from appserver.asgi.control import make_control
 from appserver.asgi.service import Service
-from appserver.errors import AppserverError, Exit, ListenError, OperatorError
+from appserver.errors import AppserverError, Exit
 from appserver.net.backlog import read_backlogs
-from appserver.net.listeners import Listener, open_listeners
-from appserver.process.crew import Crew, Generation
-from appserver.process.doubts import find_doubts
+from appserver.net.listeners import Listener
+from appserver.process.crew import Crew
 from appserver.process.endpoints import make_connections
-from appserver.process.estate import Estate, EstateError, Tally, adopt_crew, adopt_listeners, take
-from appserver.process.handover import read_settings
+from appserver.process.estate import Estate, Tally, adopt_crew
+from appserver.process.generation import Generation
 from appserver.process.idle import Idle, can_leave
 from appserver.process.life import DRAINING, SERVING, STARTING, WARM_SECONDS
 from appserver.process.metering import make_statsd
 from appserver.process.operations import Led, describe_drained
 from appserver.process.relief import Relief, drop_all, spend_largest
 from appserver.process.upgrade import Upgrades
-from appserver.process.worker import report_failure
 from appserver.settings import TABLE as ROWS
-from appserver.settings import Loaded, Settings
-from appserver.system.fds import raise_limit, take_inherited
+from appserver.settings import Loaded
 from appserver.system.image import held_signals, release_signals
 from appserver.system.notify import Notifier
-from appserver.telemetry.log import LEVELS, Log, build
+from appserver.telemetry.log import LEVELS, Log
 from appserver.telemetry.metrics import Snapshot, Window, summarize
 from appserver.wire.select import warm
 
 if TYPE_CHECKING:
     from appserver.net.acceptor import Acceptor
-from appserver.net.endpoint import Endpoint
+    from appserver.net.endpoint import Endpoint
 
 UPGRADING: Final = "upgrading"
 """The state of the moment before an upgrade, in which nothing is begun."""
@@ -61,78 +58,6 @@ TICK_SECONDS: Final = 0.25
 
 EXTEND_SECONDS: Final = 5.0
 """What the service manager is asked for while starting and while draining, each time."""
-
-
-def supervise(loaded: Loaded, resolve: Callable[[], Loaded]) -> Exit:
-    """Run workers until told to stop.
-
-    Args:
-        loaded: The settings and where they came from.
-        resolve: Reads them anew; raises `UsageError`.
-
-    Returns:
-        The process's exit code.
-    """
-    settings = loaded.settings.anchored()
-    log, notifier = build(settings.log_level, settings.log_format), Notifier()
-    listeners: list[Listener] = []
-    try:
-        inherited = take_inherited()
-        raise_limit()
-        listeners = open_listeners(settings, inherited.sockets, log)
-        if any(listener.connected for listener in listeners):
-            raise ListenError("a connection was handed over (Accept=yes, inetd), and --workers has none to share")
-        if inherited.ignored:
-            log.warning(inherited.ignored, code="socket_ignored")
-        for warning in (*loaded.warnings, *_find_doubts(settings, listeners)):
-            log.warning(warning)
-        with asyncio.Runner() as runner:
-            return runner.run(_live(loaded, resolve, listeners, notifier, log))
-    except OperatorError as error:
-        return report_failure(error, notifier, log)
-    finally:
-        for listener in listeners:
-            listener.close()
-
-
-def resume(resolve: Callable[[], Loaded]) -> Exit:
-    """Go on where another image of this process has stopped (`process.upgrade`).
-
-    Args:
-        resolve: As for `supervise`.
-
-    Returns:
-        The process's exit code.
-    """
-    notifier = Notifier()
-    try:
-        estate = take(os.environ)
-    except EstateError as error:
-        # The lines to the workers end with this process: they answer what they have, and the service begins anew.
-        build("info", "auto").critical(f"The upgrade has failed: {error}", code="upgrade_failed")
-        notifier.failed(int(error.exit_code), str(error))
-        return error.exit_code
-    raise_limit()
-    listeners = adopt_listeners(estate)
-    settings = read_settings(estate.fixed)
-    try:
-        with asyncio.Runner() as runner:
-            log = build(settings.log_level, settings.log_format)
-            return runner.run(_live(Loaded(settings, {}, (), {}), resolve, listeners, notifier, log, estate))
-    finally:
-        for listener in listeners:
-            listener.close()
-
-
-async def _live(
-    loaded: Loaded,
-    resolve: Callable[[], Loaded],
-    listeners: list[Listener],
-    notifier: Notifier,
-    log: Log,
-    estate: Estate | None = None,
-) -> Exit:
-    return await Master(loaded, resolve, listeners, notifier, log, asyncio.get_running_loop(), estate).run()
 
 
 class Master:
@@ -435,7 +360,7 @@ class Master:
                 self._sweep(endpoint)
                 self._timers["warm"] = self._loop.call_later(WARM_SECONDS, warm)
 
-    def _sweep(self, endpoint: Endpoint) -> None:
+    def _sweep(self, endpoint: "Endpoint") -> None:
         endpoint.sweep(monotonic())
         self._timers[endpoint.name] = self._loop.call_later(1.0, self._sweep, endpoint)
 
@@ -512,11 +437,6 @@ class Master:
             f" {_count(figures.requests, 'request')} in flight, {figures.answered} answered,"
             f" {figures.failed} failed"
         )
-
-
-def _find_doubts(settings: Settings, listeners: list[Listener]) -> Iterator[str]:
-    encrypted = any(listener.tls for listener in listeners)
-    return find_doubts(settings, encrypted=encrypted, activated=can_leave(listeners))
 
 
 def _count(number: int, noun: str) -> str:

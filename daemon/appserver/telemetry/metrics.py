@@ -122,13 +122,16 @@ class Metrics:
 
     @classmethod
     def load(cls, dumped: Mapping[str, Any]) -> Self:
-        """Read what another process has dumped.
+        """Read what another process has dumped. What it does not count is 0: it may be of another version.
 
         Raises:
-            ValueError, TypeError, KeyError, AttributeError, OverflowError: It has not.
+            ValueError, TypeError, AttributeError, OverflowError: It has not.
         """
         self = cls()
-        for name in _FIELDS:
+        known = _FIELDS.keys() & dumped.keys()
+        if not known:
+            raise ValueError("no figures")
+        for name in known:
             raw, default = dumped[name], getattr(self, name)
             value: Any
             if name == "certificates":

@@ -17,7 +17,7 @@ import pytest
 
 from appserver.net.listeners import Listener
 from appserver.process import policy
-from appserver.process.crew import Crew, Generation
+from appserver.process.crew import Crew
 from appserver.process.estate import (
     FORMAT,
     Estate,
@@ -31,6 +31,7 @@ from appserver.process.estate import (
     read,
     take,
 )
+from appserver.process.generation import Generation
 from appserver.process.spawn import Worker
 from appserver.settings import Settings
 from appserver.system.image import ESTATE
