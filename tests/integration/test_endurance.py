@@ -164,7 +164,7 @@ def test_probes_tell_a_process_that_starts_from_one_that_is_not_there(serve: Sta
     server = serve("startup:slow", "--control", f"unix:{path}", ready=False, variables={"STARTUP_SECONDS": "1"})
     server.record(message="starting")
     status, body = get(UnixConnection(path), "/readyz")
-    assert (status, json.loads(body)) == (503, {"ready": False, "state": "starting"})
+    assert (status, json.loads(body)) == (503, {"ready": False, "state": "starting", "drained": False})
     assert get(UnixConnection(path), "/livez")[0] == 200
     assert not any("READY" in message.fields for message in server.notified.messages)
     server.told("READY", "1")
