@@ -50,6 +50,7 @@ SUITES: Final = {
             "python3-prometheus-client",
             "python3-pytest",
             "python3-pytest-timeout",
+            "python3-pytest-xdist",
         ),
     ),
 }

@@ -23,7 +23,7 @@ def test_the_oldest_versions(machine: Machine) -> None:
     machine.run("mkdir /srv/checkout && tar --extract --directory=/srv/checkout", stdin=sources)
     # The installed package, not daemon/, is what is imported.
     done = machine.attempt(
-        "cd /srv/checkout && python3 -m pytest -q tests/unit tests/contract tests/conformance"
+        "cd /srv/checkout && python3 -m pytest -q -n auto tests/unit tests/contract tests/conformance"
         " -k 'not plain- and not tls-' 2>&1",
         timeout=300,
     )
