@@ -17,7 +17,11 @@ PSI = Path("/proc/pressure/memory")
 
 def hears(pressure: Pressure, make: Callable[[], object]) -> list[bool]:
     """What `take` says as often as a loop of each kind finds it readable, after `make`."""
-    return [asyncio.run(_hear(pressure, make)), uvloop.run(_hear(pressure, make))]
+    told = []
+    for make_loop in (asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            told.append(runner.run(_hear(pressure, make)))
+    return told
 
 
 async def _hear(pressure: Pressure, make: Callable[[], object]) -> bool:
