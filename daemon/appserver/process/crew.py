@@ -102,7 +102,9 @@ class Crew:
 
     def _fill(self, generation: Generation) -> None:
         """Start the workers that it misses and that nobody is to start later."""
-        taken = {worker.number for worker in generation.workers.values() if worker.state != LEAVING}
+        # One that another is to succeed keeps no place: who was to start that one may be gone (`hold`, an upgrade).
+        staying = (one for one in generation.workers.values() if one.state != LEAVING and not one.succeeded)
+        taken = {worker.number for worker in staying}
         for number in range(1, generation.wanted + 1):
             if number not in taken and number not in generation.retries:
                 self._spawn(generation, number)

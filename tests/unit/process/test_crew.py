@@ -2,11 +2,18 @@
 
 import asyncio
 import os
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from socket import create_server
+from typing import Final
 
+from appserver.net.listeners import Listener
 from appserver.process.crew import Crew
 from appserver.settings import Settings
 from appserver.telemetry.log import build
 
+APPS: Final = Path(__file__).parents[2] / "apps"
 NOBODY = Settings(app="nothing_at_all:app", log_level="critical")
 
 
@@ -19,5 +26,26 @@ def test_a_generation_that_takes_over_gets_the_workers_that_it_has_lost_before()
         crew.promote(generation)
         assert [worker.number for worker in crew.workers] == [1]
         await crew.end()
+
+    asyncio.run(live())
+
+
+def test_a_worker_that_is_to_be_succeeded_still_is_when_all_was_held_meanwhile() -> None:
+    async def live() -> None:
+        with closing(Listener(create_server(("127.0.0.1", 0)), "web")) as listener:
+            crew = Crew([listener], build("critical", "json"), asyncio.get_running_loop())
+            generation = crew.begin(replace(NOBODY, app="behaviour:app", app_dir=str(APPS)), os.environ)
+            assert await generation.settle() is None
+            crew.promote(generation)
+            (worker,) = crew.workers
+            generation.settings = NOBODY  # a broken deploy: the successor does not start, and is tried again later
+            crew.succeed(worker, "it is told to", "operator")
+            while crew.workers != [worker] or generation.misses[1] < 2:
+                crew.left.clear()
+                await crew.left.wait()
+            crew.hold()
+            crew.resume()
+            assert [one.number for one in crew.workers] == [1, 1]
+            await crew.end()
 
     asyncio.run(live())
