@@ -58,6 +58,7 @@ __version__ = \""""
 
 BROKEN: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "syntax": {"process_worker": ("import asyncio", "import asyncio (")},
+    "half a copy": {"process_supervise": ("    finally:", "    finally")},
     "import": {"net_listeners": ("import errno", "import no_such_module")},
     "exit": {"wire_engine": ('"""', 'import os; os._exit(0)\n"""')},
     "another format": {"process_estate": ("FORMAT: Final = 1", "FORMAT: Final = 2")},
@@ -237,6 +238,7 @@ def test_a_broken_version_changes_nothing(begin: Begin, releases: Releases) -> N
     failed = crew.server.record(message=f"The upgrade has failed, and nothing has changed: {said['syntax']}")
     assert failed["event"] == "upgrade_failed"
     assert "/appserver/process/worker.py" in failed["output"]
+    assert "SyntaxError" in said["half a copy"]
     assert "no_such_module" in said["import"]
     assert "needs a restart" in said["exit"]
     assert "reads the format 2 of what another version has left, and this is 1" in said["another format"]

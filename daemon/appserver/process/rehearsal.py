@@ -118,7 +118,8 @@ def play(loaded: Loaded, descriptor: int) -> None:
     Raises:
         AppserverError: It cannot.
     """
-    from appserver.process import child, master  # noqa: F401, PLC0415 - that they can be imported is what is tried
+    # Whether they can be imported is what is tried: `supervise` is what the next image begins with.
+    from appserver.process import child, preload, supervise  # noqa: F401, PLC0415
     from appserver.wire.select import pick, pick_http2  # noqa: PLC0415
 
     read(descriptor)
