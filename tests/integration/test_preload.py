@@ -251,6 +251,29 @@ def test_a_reload_takes_up_new_code_and_settings_and_a_broken_one_changes_nothin
     crew.assert_tidy()
 
 
+@pytest.mark.parametrize(
+    ("head", "answer"),
+    [
+        ("TOLD = []", b""),
+        ("import signal\nTOLD = []\nsignal.signal(signal.SIGUSR2, lambda *_: TOLD.append(b'told'))\n", b"told"),
+    ],
+    ids=["unused", "used"],
+)
+def test_the_signal_for_an_upgrade_ends_no_preloader_and_may_have_a_use_of_the_applications(
+    head: str, answer: bytes, begin: Begin, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(head + SHOP.replace('b"VERSION"', 'b"".join(TOLD)'))
+    crew = begin(1, "--app-dir", tmp_path, app="shop:app")
+    (worker,), preloader = crew.settle(1), find_preloader(crew)
+    for pid in (preloader, worker):
+        os.kill(pid, signal.SIGUSR2)
+    eventually(lambda: crew.server.get("/version")[1] == answer, f"the answer {answer!r}")
+    os.kill(worker, signal.SIGKILL)
+    crew.settle(1, without=worker)
+    assert find_preloader(crew) == preloader
+    assert events(crew.server, "preloader_lost") == []
+
+
 # --- starts that fail -------------------------------------------------------------------------------------------------
 
 

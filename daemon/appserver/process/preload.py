@@ -36,6 +36,7 @@ from appserver.process.worker import (
     StoppedEarly,
     end_early,
     end_with_master,
+    ignore_upgrade,
     import_application,
     leave,
     report_failure,
@@ -60,6 +61,7 @@ def preload(handover: Handover) -> Exit:
     log = build(settings.log_level, settings.log_format)
     try:
         stop_early()
+        ignore_upgrade(None)
         end_with_master(handover.line, wanted=True)
         before = _list_descriptors()
         application: Any = import_application(settings, notifier, log)

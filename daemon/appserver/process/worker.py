@@ -91,7 +91,7 @@ def serve(loaded: Loaded) -> Exit:
         # first record: under inetd stderr is the client's connection until it has been adopted.
         inherited = take_inherited()
         stop_early()
-        _ignore_upgrade(log)
+        ignore_upgrade(log)
         raise_limit()
         listeners = open_listeners(settings, inherited.sockets, log)
         if inherited.ignored:
@@ -124,7 +124,8 @@ def serve_for_master(handover: Handover, application: Any = None, log: Log | Non
     log = log or build(settings.log_level, settings.log_format)
     try:
         stop_early()
-        _ignore_upgrade(None)
+        if application is None:
+            ignore_upgrade(None)  # else the preloader has, and the application may have a use for the signal by now
         end_with_master(handover.line, wanted=True)
         faulthandler.register(EXPLAIN_SIGNAL, file=handover.stacks, all_threads=True)
         code = _serve(settings, list(handover.listeners), notifier, log, (), handover.line, application)
@@ -204,7 +205,7 @@ def stop_early() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a preloader forks with them blocked
 
 
-def _ignore_upgrade(log: Log | None) -> None:
+def ignore_upgrade(log: Log | None) -> None:
     """Keep SIGUSR2 from ending the process; told to all of a service, it is for its master alone.
 
     Before the application is imported, which may have a use for the signal and then has it.
