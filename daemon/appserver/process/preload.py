@@ -43,6 +43,7 @@ from appserver.process.worker import (
     serve_for_master,
     stop_early,
 )
+from appserver.system.image import release_signals
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import build
 from appserver.wire.select import pick
@@ -62,6 +63,7 @@ def preload(handover: Handover) -> Exit:
     try:
         stop_early()
         ignore_upgrade(None)
+        release_signals()
         end_with_master(handover.line, wanted=True)
         before = _list_descriptors()
         application: Any = import_application(settings, notifier, log)

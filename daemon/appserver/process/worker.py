@@ -44,6 +44,7 @@ from appserver.process.operations import Alone
 from appserver.process.relief import Relief
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import raise_limit, read_limit, take_inherited
+from appserver.system.image import release_signals
 from appserver.system.notify import Notifier
 from appserver.system.pressure import take_variables
 from appserver.telemetry.access import AccessLog
@@ -126,6 +127,7 @@ def serve_for_master(handover: Handover, application: Any = None, log: Log | Non
         stop_early()
         if application is None:
             ignore_upgrade(None)  # else the preloader has, and the application may have a use for the signal by now
+        release_signals()
         end_with_master(handover.line, wanted=True)
         faulthandler.register(EXPLAIN_SIGNAL, file=handover.stacks, all_threads=True)
         code = _serve(settings, list(handover.listeners), notifier, log, (), handover.line, application)

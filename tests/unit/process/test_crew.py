@@ -1,16 +1,21 @@
 """The crew, with real workers whose application is not there."""
 
 import asyncio
+import ctypes
 import os
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from socket import create_server
 from typing import Final
 
+import pytest
+
 from appserver.net.listeners import Listener
 from appserver.process.crew import Crew
 from appserver.settings import Settings
+from appserver.system.image import held_signals
 from appserver.telemetry.log import build
 
 APPS: Final = Path(__file__).parents[2] / "apps"
@@ -46,6 +51,34 @@ def test_a_worker_that_is_to_be_succeeded_still_is_when_all_was_held_meanwhile()
             crew.hold()
             crew.resume()
             assert [one.number for one in crew.workers] == [1, 1]
+            await crew.end()
+
+    asyncio.run(live())
+
+
+def read_status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
+
+
+@pytest.fixture
+def no_subreaper() -> Iterator[None]:
+    """Other tests in this process are not to get the orphans of theirs."""
+    yield
+    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+@pytest.mark.usefixtures("no_subreaper")
+@pytest.mark.parametrize("preload", [False, True])
+def test_workers_that_are_started_while_signals_are_held_get_theirs(preload: bool) -> None:
+    async def live() -> None:
+        with closing(Listener(create_server(("127.0.0.1", 0)), "web")) as listener:
+            crew = Crew([listener], build("critical", "json"), asyncio.get_running_loop())
+            with held_signals():  # as behind an exec, until the master has its handlers
+                settings = replace(NOBODY, app="behaviour:app", app_dir=str(APPS), preload=preload)
+                generation = crew.begin(settings, os.environ)
+            assert await generation.settle() is None
+            (worker,) = crew.workers
+            assert "SigBlk:\t0000000000000000\n" in read_status(worker.pid)
             await crew.end()
 
     asyncio.run(live())
