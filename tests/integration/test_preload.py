@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.servers import APPS, Starter, run
+from tests.integration.servers import APPS, COMMAND, Starter, run
 from tests.integration.test_workers import events, hold, starts
 from tests.integration.workers import Crew, eventually, find_children, is_alive
 
@@ -146,6 +147,18 @@ def test_a_worker_that_ends_or_is_killed_is_replaced_without_another_import(begi
     assert crew.report()["workers_lost"] == 2
     assert imports(tmp_path) == 1
     crew.assert_tidy()
+
+
+def test_whoever_started_the_master_may_have_ignored_the_ends_of_children(begin: Begin) -> None:
+    ignore = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    crew = begin(2, command=(sys.executable, "-c", ignore, *COMMAND))
+    killed = min(crew.settle(2))
+    os.kill(killed, signal.SIGKILL)
+    crew.settle(2, without=killed)
+    crew.assert_tidy()
+    assert crew.server.stop() == 0
 
 
 def test_the_exit_code_of_a_worker_is_its_own(begin: Begin, tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ class Master:
 
     async def run(self) -> Exit:
         """From the first generation to the end of the last."""
+        # Ignored by who has started this process, it would have the kernel reap workers: waitid(2), ECHILD.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_stop, number.name)
         # From the start: what these do to a process without a handler is to end or to stop it.
