@@ -148,7 +148,10 @@ def _fork() -> tuple[int, int]:
         Its pid and 0; 0 and the system's error number; in the worker 0 and 0.
     """
     _flush()  # or each worker would write it again
-    reading, writing = os.pipe()
+    try:
+        reading, writing = os.pipe()
+    except OSError as error:  # the application has left no descriptors
+        return 0, error.errno or EAGAIN
     try:
         between = _fork_quietly()
     except OSError as error:

@@ -278,7 +278,7 @@ class Preloaders:
                     code="worker_failed",
                     worker_pid=process.pid,
                 )
-            elif code:
+            elif code or missed:
                 self._log.error(
                     f"Preloader {process.pid} {ending}; {next_one}", code="preloader_lost", worker_pid=process.pid
                 )

@@ -151,6 +151,20 @@ def test_a_fork_that_the_kernel_refuses_is_told_with_its_reason(left: int, tmp_p
     asyncio.run(live())
 
 
+def test_a_preloader_without_descriptors_tells_the_reason(tmp_path: Path) -> None:
+    async def live() -> None:
+        parent = Parent(tmp_path)
+        full = "import os\ndef refuse(): raise OSError(24, 'too many')\nos.pipe = refuse\n"
+        (tmp_path / "shop.py").write_text(SHOP + full)
+        parent.order(4, failures=1)
+        await parent.until(lambda: bool(parent.failed), "a fork that fails")
+        assert parent.failed == [("a worker cannot be forked: Too many open files", Exit.STARTUP, {4: 1})]
+        assert [one["state"] for one in parent.preloaders.report()] == ["ready"]
+        await parent.end()
+
+    asyncio.run(live())
+
+
 def test_what_is_no_answer_to_an_order_is_taken_for_none(tmp_path: Path) -> None:
     """The application can get hold of the line, and say what it likes."""
 
