@@ -287,6 +287,20 @@ def test_the_signal_for_an_upgrade_ends_no_preloader_and_may_have_a_use_of_the_a
     assert events(crew.server, "preloader_lost") == []
 
 
+def test_signals_for_more_and_fewer_workers_stop_no_process_but_count_for_the_master(begin: Begin) -> None:
+    crew = begin(1)
+    everybody = {*crew.settle(1), find_preloader(crew), crew.pid}
+    for pid in everybody:
+        os.kill(pid, signal.SIGTTIN)
+    crew.answering(2)
+    assert crew.settle(2) > everybody - {find_preloader(crew), crew.pid}
+    for pid in everybody:
+        os.kill(pid, signal.SIGTTOU)
+    crew.settle(1)
+    crew.assert_tidy()
+    assert [process.state for process in find_children(crew.pid) if process.state == "T"] == []
+
+
 # --- starts that fail -------------------------------------------------------------------------------------------------
 
 

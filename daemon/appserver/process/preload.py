@@ -36,6 +36,7 @@ from appserver.process.worker import (
     StoppedEarly,
     end_early,
     end_with_master,
+    ignore_resize,
     ignore_upgrade,
     import_application,
     leave,
@@ -63,6 +64,7 @@ def preload(handover: Handover) -> Exit:
     try:
         stop_early()
         ignore_upgrade(None)
+        ignore_resize()
         release_signals()
         end_with_master(handover.line, wanted=True)
         before = _list_descriptors()

@@ -127,6 +127,7 @@ def serve_for_master(handover: Handover, application: Any = None, log: Log | Non
         stop_early()
         if application is None:
             ignore_upgrade(None)  # else the preloader has, and the application may have a use for the signal by now
+        ignore_resize()
         release_signals()
         end_with_master(handover.line, wanted=True)
         faulthandler.register(EXPLAIN_SIGNAL, file=handover.stacks, all_threads=True)
@@ -218,6 +219,13 @@ def ignore_upgrade(log: Log | None) -> None:
             log.warning("SIGUSR2 ignored: a single process is not upgraded in place; restart it, or use --workers")
 
     signal.signal(signal.SIGUSR2, ignore)
+
+
+def ignore_resize() -> None:
+    """Keep SIGTTIN and SIGTTOU from stopping the process (signal(7)); told to all, they are for the master alone."""
+    for number in (signal.SIGTTIN, signal.SIGTTOU):
+        # No handler: what reads from or writes to a terminal in the background would be told for ever.
+        signal.signal(number, signal.SIG_IGN)
 
 
 def end_with_master(line: socket, *, wanted: bool) -> None:
