@@ -45,7 +45,6 @@ class Statsd:
 
     __slots__ = (
         "_address",
-        "_addresses",
         "_before",
         "_log",
         "_loop",
@@ -56,7 +55,6 @@ class Statsd:
         "_tags",
         "_take",
         "_timer",
-        "_turn",
     )
 
     def __init__(
@@ -76,9 +74,6 @@ class Statsd:
         self._opening: Task[None] | None = None
         self._timer: TimerHandle | None = None
         self._steady = STEADY
-        # Of the addresses that the host has: how many, and whose turn it is. `localhost` has two, and a server that
-        # listens on one of them alone is usual.
-        self._addresses, self._turn = 1, 0
 
     def start(self) -> None:
         """Begin."""
@@ -109,9 +104,7 @@ class Statsd:
                 self._connect(socket.AF_UNIX, "\0" + path[1:] if path.startswith("@") else path)
             else:
                 found = await self._loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
-                self._addresses = len(found)
-                family, _, _, _, sockaddr = found[self._turn % len(found)]
-                self._connect(family, sockaddr)
+                self._connect(found[0][0], found[0][4])
         except OSError as error:
             self._fail(error)
 
@@ -141,10 +134,6 @@ class Statsd:
             self._steady += 1
 
     def _fail(self, error: OSError) -> None:
-        self._turn += 1
-        if self._turn % self._addresses:
-            self._drop()
-            return
         if self._steady >= STEADY:
             self._log.warning(f"No figures reach statsd at {self._address}: {error.strerror}", errno=error.errno)
         self._steady = 0

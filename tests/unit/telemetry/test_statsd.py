@@ -128,22 +128,6 @@ def test_each_line_has_the_prefix_and_the_tags(play: Any) -> None:
     play(scene)
 
 
-def test_of_a_host_with_several_addresses_the_one_that_listens_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scene() -> None:
-        records = Records()
-        with bind(socket.AF_INET, ("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-            found = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
-            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-            sender = make(TcpBind("statsd.example", port), records)
-            sender.start()
-            assert "shop.requests:1|c" in await hear(server)
-            sender.close()
-        assert records.all() == []
-
-    asyncio.run(asyncio.wait_for(scene(), PATIENCE))
-
-
 @pytest.mark.parametrize("abstract", [False, True])
 def test_a_unix_socket_is_an_address_too(abstract: bool, play: Any, tmp_path: Path) -> None:
     path = f"@appserver-{tmp_path}" if abstract else str(tmp_path / "statsd.sock")
