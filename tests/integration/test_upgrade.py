@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from tests.certificates import Issuer
 from tests.integration.releases import Releases, replace
 from tests.integration.servers import APPS, PATIENCE, Server, Starter, listening, run
+from tests.integration.test_metrics import sums
 from tests.integration.test_reload import CLIENTS, FULL, clients
 from tests.integration.test_sockets import get_from, handed
 from tests.integration.workers import Crew, count_fds, eventually, find_children, is_alive
@@ -155,6 +157,31 @@ def test_an_upgrade_is_another_version_as_the_same_process(begin: Begin, release
     crew.assert_tidy()
     assert crew.server.stop() == 0
     assert not crew.control.exists()
+
+
+def test_statsd_gets_each_request_once(begin: Begin, releases: Releases) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.setblocking(False)
+        address = f"127.0.0.1:{receiver.getsockname()[1]}"
+        crew = begin(1, "--statsd-host", address, "--dogstatsd-tags", "env:test")
+        told = Counter[str]()
+
+        def requests() -> int:
+            told.update(sums(receiver)[0])
+            return told["appserver.requests"]
+
+        for _ in range(5):
+            version(crew)
+        eventually(lambda: requests() == 5, "what is told every few seconds")
+        version(crew)
+        eventually(lambda: crew.report()["answered"] == 6, "what the worker tells")
+        releases.install("two")
+        assert upgrade(crew).returncode == 0
+        version(crew)
+        assert crew.server.stop() == 0
+        assert requests() == 7
+    assert told["appserver.reloads.succeeded"] == 1
 
 
 def test_a_swapped_virtual_environment_is_followed(serve: Starter, tmp_path: Path) -> None:

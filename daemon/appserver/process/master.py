@@ -47,6 +47,7 @@ from appserver.wire.select import warm
 if TYPE_CHECKING:
     from appserver.net.acceptor import Acceptor
     from appserver.net.endpoint import Endpoint
+    from appserver.telemetry.statsd import Statsd
 
 UPGRADING: Final = "upgrading"
 """The state of the moment before an upgrade, in which nothing is begun."""
@@ -96,6 +97,7 @@ class Master:
         self._control: list[tuple[Acceptor, Endpoint]] = []
         self._upgrades = Upgrades(self, self._crew, listeners, self._fixed, self._control, log, loop, estate)
         self._timers: dict[str, TimerHandle] = {}
+        self._statsd: Statsd | None = None
         self.drained = tally.drained
         self.state = STARTING
 
@@ -118,7 +120,7 @@ class Master:
             self._take_up(self._estate)
         release_signals()
         self._start_control()
-        statsd = make_statsd(self._fixed.anchored(), self.snapshot, self._loop, self._log)
+        self._statsd = make_statsd(self._fixed.anchored(), self.snapshot, self._loop, self._log)
         self._tick()
         self._look()
         try:
@@ -128,8 +130,8 @@ class Master:
             await self._stopped.wait()
             return await self._end(Exit.OK, STOPPING)
         finally:
-            if statsd is not None:
-                statsd.close()
+            if self._statsd is not None:
+                self._statsd.close()
 
     async def _begin_first(self) -> Exit:
         first = self._begin(self._loaded)
@@ -303,6 +305,8 @@ class Master:
             self.state = UPGRADING
             self._timers["tick"].cancel()
             self._crew.hold()
+            if self._statsd is not None:
+                self._statsd.send()  # who comes next begins with what is counted then
             try:
                 yield
             finally:

@@ -76,7 +76,8 @@ class Statsd:
         self._steady = STEADY
 
     def start(self) -> None:
-        """Begin."""
+        """Begin: with what is counted from now on, not with what an image before this one has told."""
+        self._before = self._take()
         self._opening = self._loop.create_task(self._open())
         self._timer = self._loop.call_later(INTERVAL_SECONDS, self._tick)
 
@@ -86,12 +87,12 @@ class Statsd:
             self._timer.cancel()
         if self._opening is not None:
             self._opening.cancel()
-        self._send()
+        self.send()
         self._drop()
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(INTERVAL_SECONDS, self._tick)
-        self._send()
+        self.send()
         if self._sock is None and (self._opening is None or self._opening.done()):
             self._opening = self._loop.create_task(self._open())
 
@@ -118,7 +119,8 @@ class Statsd:
             raise
         self._sock = sock
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send what has come together since the last time."""
         if self._sock is None:
             return
         after = self._take()

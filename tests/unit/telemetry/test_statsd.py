@@ -128,6 +128,20 @@ def test_each_line_has_the_prefix_and_the_tags(play: Any) -> None:
     play(scene)
 
 
+def test_what_was_counted_before_it_began_is_not_told(play: Any) -> None:
+    async def scene() -> None:
+        with bind(socket.AF_INET, ("127.0.0.1", 0)) as server:
+            before = after(*[0.1] * 100)._replace(backlogs=(Backlog("http://a", 0, 10, 7),))
+            address = TcpBind("127.0.0.1", server.getsockname()[1])
+            sender = Statsd(address, "", "", lambda: before, asyncio.get_running_loop(), Records().log)
+            sender.start()
+            lines = await hear(server)
+            assert [line for line in lines if line.endswith("|c")] == []
+            sender.close()
+
+    play(scene)
+
+
 @pytest.mark.parametrize("abstract", [False, True])
 def test_a_unix_socket_is_an_address_too(abstract: bool, play: Any, tmp_path: Path) -> None:
     path = f"@appserver-{tmp_path}" if abstract else str(tmp_path / "statsd.sock")
@@ -201,7 +215,7 @@ def test_one_that_does_not_read_holds_nobody_up(play: Any, tmp_path: Path) -> No
             sender.start()
             await asyncio.sleep(0.01)
             for _ in range(300):
-                sender._send()
+                sender.send()
             sender.close()
         assert records.all() == []
 
