@@ -266,8 +266,9 @@ def _check_certificates(settings: Settings) -> Iterator[bool]:
 
 def _check_certificate(files: "Files", settings: Settings, password: bytes | None) -> bool:
     from appserver.net.certificates import read_identity  # noqa: PLC0415 - as above
-    from appserver.net.renewal import SOON_SECONDS, show_time  # noqa: PLC0415
+    from appserver.net.renewal import SOON_SECONDS  # noqa: PLC0415
     from appserver.net.tls import make_context  # noqa: PLC0415
+    from appserver.telemetry.text import show_time  # noqa: PLC0415
 
     try:
         identity = read_identity(files)

@@ -211,6 +211,12 @@ def test_the_expiry_of_certificates_and_failed_handshakes_are_told(
         bad.recv(1024)
     samples = until(control, lambda now: now["tls_handshakes_failed_total",] == 1, "a handshake that failed")
     assert samples["certificate_expiry_timestamp_seconds", "a.example"] > 1_700_000_000
+    report = status_of(control)
+    [certificate] = report["certificates"]
+    assert certificate.startswith("a.example")
+    assert certificate.endswith(f": {report['certificate_expires']}")
+    assert report["handshakes_failed"] == 1
+    server.status(f", certificate a.example good until {report['certificate_expires'][:10]}")
 
 
 # --- statsd -----------------------------------------------------------------------------------------------------------

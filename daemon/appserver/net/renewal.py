@@ -17,7 +17,6 @@ import time
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from math import inf
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +26,7 @@ from appserver.net.tls import Context, Offer, load
 from appserver.settings import Settings
 from appserver.system.credentials import find_file
 from appserver.telemetry.log import Log
+from appserver.telemetry.text import show_time
 
 DAY: Final = 86400.0
 EXPIRIES: Final = 100
@@ -254,8 +254,3 @@ def _sign_one(path: str) -> Hashable:
     except OSError as error:
         return error.errno
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def show_time(seconds: float) -> str:
-    """A time since the epoch in ISO 8601, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -32,7 +32,7 @@ from appserver.process.estate import Estate, Tally, adopt_crew
 from appserver.process.generation import Generation
 from appserver.process.idle import Idle, can_leave
 from appserver.process.life import DRAINING, SERVING, STARTING, WARM_SECONDS
-from appserver.process.metering import make_statsd
+from appserver.process.metering import describe_certificate, make_statsd, report_certificates
 from appserver.process.operations import Led, describe_drained
 from appserver.process.relief import Relief, drop_all, spend_largest
 from appserver.process.upgrade import Upgrades
@@ -390,7 +390,7 @@ class Master:
 
     def report(self) -> dict[str, Any]:
         """What the control socket tells; `appserverctl status` shows it."""
-        current = self._crew.current
+        current, figures = self._crew.current, self._crew.figures()
         return {
             "state": self.state,
             "ready": self.ready,
@@ -407,7 +407,8 @@ class Master:
             "upgrades": self._upgrades.done,
             "upgrades_failed": self._upgrades.failed,
             "failure": self.failure,
-            **summarize(self._crew.figures(), self._window),
+            **summarize(figures, self._window),
+            **report_certificates(figures),
             "workers": self._crew.report(),
             "preloaders": self._crew.preloaders.report(),
         }
@@ -441,7 +442,7 @@ class Master:
         return (
             f"{failed}Serving: {serving} of {_count(wanted, 'worker')}, {_count(figures.connections, 'connection')},"
             f" {_count(figures.requests, 'request')} in flight, {figures.answered} answered,"
-            f" {figures.failed} failed"
+            f" {figures.failed} failed{describe_certificate(figures)}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from appserver import __version__
@@ -11,6 +12,7 @@ from appserver.net.backlog import read_backlogs
 from appserver.settings import Settings
 from appserver.telemetry.log import Log
 from appserver.telemetry.metrics import Metrics, Snapshot, Window, summarize
+from appserver.telemetry.text import show_time
 
 if TYPE_CHECKING:
     from appserver.net.renewal import Certificates
@@ -59,6 +61,26 @@ class Meter:
         """What those who watch are told."""
         backlogs = read_backlogs(acceptor.listener for acceptor in self._acceptors)
         return Snapshot(__version__, self.read(), backlogs, None)
+
+
+def report_certificates(metrics: Metrics) -> dict[str, Any]:
+    """What a master's `/status` tells of TLS, by what its workers have told; nothing without."""
+    if not metrics.certificates:
+        return {}
+    nearest = sorted(metrics.certificates.items(), key=lambda one: one[1])
+    return {
+        "certificates": [f"{name}: {show_time(ends)}" for name, ends in nearest],
+        "certificate_expires": show_time(nearest[0][1]),
+        "handshakes_failed": metrics.handshakes_failed,
+    }
+
+
+def describe_certificate(metrics: Metrics) -> str:
+    """What a master's STATUS= says of the certificate that expires first; empty without TLS."""
+    if not metrics.certificates:
+        return ""
+    name, ends = min(metrics.certificates.items(), key=lambda one: one[1])
+    return f", certificate {name} {'expired' if ends <= time() else 'good until'} {show_time(ends)[:10]}"
 
 
 def make_statsd(settings: Settings, take: Callable[[], Snapshot], loop: AbstractEventLoop, log: Log) -> "Statsd | None":

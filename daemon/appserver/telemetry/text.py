@@ -6,6 +6,7 @@ itself stays single: regular expressions in messages remain readable, and a doub
 """
 
 import re
+from datetime import UTC, datetime
 from typing import Final
 
 UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -43,3 +44,8 @@ def show(value: object) -> str:
 def _escape_match(match: "re.Match[str]") -> str:
     number = ord(match[0])
     return f"\\x{number:02x}" if number <= 0xFF else f"\\u{number:04x}"
+
+
+def show_time(seconds: float) -> str:
+    """A time since the epoch in ISO 8601, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
