@@ -178,6 +178,13 @@ def test_an_unknown_level_is_refused_with_the_nearest(server: Crew) -> None:
     assert ended.stderr == f"appserverctl: {server.control}: {expected}\n"
 
 
+@pytest.mark.parametrize("level", [["info"], {}, 1])
+def test_a_level_that_is_no_word_is_refused(level: Any, server: Crew) -> None:
+    status, refused = curl(server.control, "/log-level", "--json", json.dumps({"level": level}))
+    assert status == 400
+    assert refused["error"].startswith(f"level: {level!r}: expected one of trace,")
+
+
 # --- connections ------------------------------------------------------------------------------------------------------
 
 
@@ -238,7 +245,7 @@ def test_of_many_connections_the_oldest_are_shown_and_the_others_counted(server:
         ports = {one["peer"].rpartition(":")[2] for one in told["connections"]}
         assert len(ports) == len(told["connections"])
         assert curl(server.control, "/connections?limit=3")[1]["left_out"] == 247
-        for limit in ("0", "201", "x", "-1", "²"):
+        for limit in ("0", "201", "x", "-1", "²", "1" * 5000):
             status, refused = curl(server.control, "/connections", "-G", "--data-urlencode", f"limit={limit}")
             assert status == 400
             assert refused["error"] == f"limit: {limit!r}: expected a number from 1 to 200"
