@@ -320,6 +320,7 @@ class Master:
         current = adopt_crew(estate, self._crew, self._loop)
         self._loaded = replace(self._loaded, settings=current.settings)
         self._log.channel.threshold = LEVELS[current.settings.log_level]
+        self._window = Window(self._crew.figures().latencies)
         self._watch_idle(current)
         self.state = SERVING
 

@@ -202,12 +202,16 @@ def quantile(latencies: Mapping[int, int], share: float) -> float:
 
 
 class Window:
-    """The latencies and the event loop's lags of the last `WINDOW_SECONDS`, by a look each second."""
+    """The latencies and the event loop's lags of the last `WINDOW_SECONDS`, by a look each second.
+
+    Args:
+        before: What has been counted before it begins, by index in `BOUNDS`.
+    """
 
     __slots__ = ("_before", "_lags", "latencies")
 
-    def __init__(self) -> None:
-        self._before: deque[Counter[int]] = deque([Counter()], WINDOW_SECONDS)
+    def __init__(self, before: Mapping[int, int] | None = None) -> None:
+        self._before: deque[Counter[int]] = deque([Counter(before)], WINDOW_SECONDS)
         self._lags: deque[float] = deque([0.0], WINDOW_SECONDS)
         self.latencies: Counter[int] = Counter()
 
