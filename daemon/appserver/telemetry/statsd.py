@@ -8,11 +8,13 @@ Nobody ever waits for it. What cannot be sent is lost, and told once.
 """
 
 import socket
-from asyncio import AbstractEventLoop, Task, TimerHandle
+from asyncio import AbstractEventLoop, Future, Task, TimerHandle
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Final
+from errno import EINVAL
+from threading import Thread
+from typing import Any, Final, TypeAlias
 
 from appserver.binds import TcpBind, UnixBind
 from appserver.telemetry.log import Log
@@ -29,6 +31,9 @@ SAMPLES: Final = 50
 
 STEADY: Final = 2
 """Times that sending must have gone well before a failure is told again: with nobody there, every other one does."""
+
+_Found: TypeAlias = Sequence[tuple[Any, ...]]
+"""Addresses, as socket.getaddrinfo() gives them."""
 
 
 class Statsd:
@@ -104,10 +109,41 @@ class Statsd:
                 path = address.path
                 self._connect(socket.AF_UNIX, "\0" + path[1:] if path.startswith("@") else path)
             else:
-                found = await self._loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
+                found = await self._look_up(address)
                 self._connect(found[0][0], found[0][4])
         except OSError as error:
             self._fail(error)
+
+    async def _look_up(self, address: TcpBind) -> _Found:
+        """Ask for its addresses, in a thread of its own: those of the loop are waited for when the process ends.
+
+        Raises:
+            OSError: It has none, or nobody can tell.
+        """
+        found: Future[_Found] = self._loop.create_future()
+
+        def settle(addresses: _Found, error: Exception | None) -> None:
+            if found.done():  # cancelled
+                return
+            if error is None:
+                found.set_result(addresses)
+            else:
+                found.set_exception(error)
+
+        def ask() -> None:
+            addresses: _Found = ()
+            error = None
+            try:
+                addresses = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
+            except OSError as raised:
+                error = raised
+            except UnicodeError as raised:  # a part of its name is empty, or too long
+                error = OSError(EINVAL, str(raised))
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                self._loop.call_soon_threadsafe(settle, addresses, error)
+
+        Thread(target=ask, name="appserver-statsd", daemon=True).start()
+        return await found
 
     def _connect(self, family: int, address: str | tuple[object, ...]) -> None:
         sock = socket.socket(family, socket.SOCK_DGRAM)

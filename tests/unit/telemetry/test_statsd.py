@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -199,6 +201,44 @@ def test_a_host_that_is_not_known_is_told_and_asked_for_again(play: Any) -> None
         while not records.all():
             await asyncio.sleep(0.01)
         assert "No figures reach statsd at host.invalid:8125" in records.all()[0]["message"]
+        sender.close()
+
+    play(scene)
+
+
+def test_a_name_that_nobody_tells_the_address_of_holds_nobody_up(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, over = Event(), Event()
+
+    def ask(*_: object, **__: object) -> list[Any]:  # as one whose server of names does not answer
+        asked.set()
+        over.wait(PATIENCE)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+
+    async def scene() -> None:
+        sender = make(TcpBind("statsd.example", 8125), Records())
+        sender.start()
+        while not asked.is_set():
+            await asyncio.sleep(0.01)
+        sender.close()
+
+    begun = time.monotonic()
+    try:
+        play(scene)  # and the end of its loop
+        assert time.monotonic() - begun < PATIENCE / 2
+    finally:
+        over.set()
+
+
+def test_a_host_that_cannot_be_one_is_told(play: Any) -> None:
+    async def scene() -> None:
+        records = Records()
+        sender = make(TcpBind("a" * 64 + ".example", 8125), records)
+        sender.start()
+        while not records.all():
+            await asyncio.sleep(0.01)
+        assert "No figures reach statsd at" in records.all()[0]["message"]
         sender.close()
 
     play(scene)
