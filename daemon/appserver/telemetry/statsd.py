@@ -51,6 +51,7 @@ class Statsd:
     __slots__ = (
         "_address",
         "_before",
+        "_failures",
         "_log",
         "_loop",
         "_opening",
@@ -79,6 +80,7 @@ class Statsd:
         self._opening: Task[None] | None = None
         self._timer: TimerHandle | None = None
         self._steady = STEADY
+        self._failures = 0
 
     def start(self) -> None:
         """Begin: with what is counted from now on, not with what an image before this one has told."""
@@ -109,8 +111,10 @@ class Statsd:
                 path = address.path
                 self._connect(socket.AF_UNIX, "\0" + path[1:] if path.startswith("@") else path)
             else:
-                found = await self._look_up(address)
-                self._connect(found[0][0], found[0][4])
+                # First IPv4, as other senders do; where nobody is there, the next one.
+                found = sorted(await self._look_up(address), key=lambda one: one[0] != socket.AF_INET)
+                family, _, _, _, place = found[self._failures % len(found)]
+                self._connect(family, place)
         except OSError as error:
             self._fail(error)
 
@@ -172,7 +176,9 @@ class Statsd:
             self._steady += 1
 
     def _fail(self, error: OSError) -> None:
-        if self._steady >= STEADY:
+        if self._steady < STEADY:
+            self._failures += 1  # not the first time: a server that is started anew has the same address
+        else:
             self._log.warning(f"No figures reach statsd at {self._address}: {error.strerror}", errno=error.errno)
         self._steady = 0
         self._drop()

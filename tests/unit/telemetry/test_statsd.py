@@ -231,6 +231,29 @@ def test_a_name_that_nobody_tells_the_address_of_holds_nobody_up(play: Any, monk
         over.set()
 
 
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_name_with_two_addresses_is_that_of_a_server_which_has_one_of_them(
+    family: int, host: str, play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = socket.getaddrinfo
+
+    def both(_: str, port: int, **options: Any) -> list[Any]:  # as /etc/hosts has them for localhost
+        return [*ask("::1", port, **options), *ask("127.0.0.1", port, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+
+    async def scene() -> None:
+        records = Records()
+        with bind(family, (host, 0)) as server:
+            sender = make(TcpBind("localhost", server.getsockname()[1]), records)
+            sender.start()
+            assert any(line.startswith("shop.requests:") for line in await hear(server))
+            sender.close()
+        assert len(records.all()) == (family == socket.AF_INET6)
+
+    play(scene)
+
+
 def test_a_host_that_cannot_be_one_is_told(play: Any) -> None:
     async def scene() -> None:
         records = Records()
