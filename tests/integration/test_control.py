@@ -25,6 +25,21 @@ from tests.integration.workers import Crew, eventually
 KINDS: Final = {"single": (), "workers": ("--workers", "2")}
 NOBODY: Final = "65534"
 
+CROWD: Final = """
+import socket, sys
+crowd = [socket.socket(socket.AF_UNIX) for _ in range(150)]
+for one in crowd:
+    one.connect(sys.argv[1])
+left = 0
+for one in crowd:
+    try:
+        one.sendall(b"GET /livez HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+        left += one.recv(4096) != b""
+    except OSError:
+        pass
+print(left, "of 150")
+"""
+
 Begin = Callable[..., Crew]
 Ended = subprocess.CompletedProcess[str]
 
@@ -347,6 +362,14 @@ def test_whom_the_sockets_mode_lets_in_can_ask_and_only_root_and_the_same_user_c
             refused = server.record(level="warning", peer_uid=int(NOBODY))
             assert refused["message"].startswith("Refused POST /drain at the control socket: ")
             assert curl(path, "/readyz", user=NOBODY)[0] == 200
+            # Nor may they take all of the server's descriptors.
+            become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+            crowd = [*become, "/usr/bin/python3", "-c", CROWD, str(path)]
+            assert subprocess.check_output(crowd, timeout=PATIENCE, text=True) == "100 of 150\n"
+            with ExitStack() as stack:
+                for _ in range(150):
+                    stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+                assert curl(path, "/readyz")[0] == 200
             assert curl(path, "/drain", "--json", "{}")[0] == 200
             assert server.record(message="POST /drain at the control socket")["peer_uid"] == 0
     finally:

@@ -37,6 +37,11 @@ class Credentials(NamedTuple):
     uid: int
     gid: int
 
+    @property
+    def entitled(self) -> bool:
+        """Whether orders are taken from it."""
+        return self.uid in (0, os.geteuid())
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -175,8 +180,8 @@ def is_local(host: str) -> bool:
 def _admit(peer: Credentials | None) -> None:
     if peer is None:
         raise RejectedError(403, "orders are taken from a UNIX socket alone: of others it is not known who asks")
-    own = os.geteuid()
-    if peer.uid not in (0, own):
+    if not peer.entitled:
+        own = os.geteuid()
         raise RejectedError(403, f"orders are taken from root and the server's user ({own}), not from uid {peer.uid}")
 
 

@@ -12,6 +12,10 @@ from appserver.net.serial import SerialConnection
 
 _UCRED: Final = struct.Struct("iII")
 
+STRANGERS: Final = 100
+"""Connections, from which on only those are served who may order: others could take all descriptors of a master,
+which could start no worker any more."""
+
 
 class OperatorConnection(SerialConnection):
     """Serves one operator or probe."""
@@ -27,3 +31,5 @@ class OperatorConnection(SerialConnection):
             peer = Credentials(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
         service = replace(self._endpoint.service, state={PEER: peer})
         self._scopes = Scopes(service, "http", transport.get_extra_info("sockname"), None)
+        if len(self._endpoint.connections) > STRANGERS and not (peer is not None and peer.entitled):
+            self.abort()
