@@ -454,6 +454,35 @@ def test_a_stop_answers_what_runs_and_refuses_what_comes(begin: Begin) -> None:
     assert not crew.control.exists()
 
 
+def test_a_stop_that_all_processes_are_told_of_cuts_nothing(begin: Begin) -> None:
+    """systemd signals all of a service, and the master its workers too."""
+    crew = begin("behaviour:app", 2)
+    pids = crew.settle(2)
+    with closing(hold(crew.server, "/wait?seconds=1.5")) as waiting:
+        crew.server.send_signal(signal.SIGTERM)
+        crew.server.status("Draining: 1 worker left, 1 request in flight")
+        for pid in pids:
+            with suppress(ProcessLookupError):  # the one without a request
+                os.kill(pid, signal.SIGTERM)
+        response = waiting.getresponse()
+        assert (response.status, response.read()) == (200, b"waited")
+    assert crew.server.wait() == 0
+
+
+def test_workers_of_a_killed_master_that_are_told_to_stop_cut_nothing(begin: Begin) -> None:
+    crew = begin("behaviour:app", 2, expected=-signal.SIGKILL)
+    pids = crew.settle(2)
+    with closing(hold(crew.server, "/wait?seconds=1.5")) as waiting:
+        crew.server.send_signal(signal.SIGKILL)
+        crew.server.record(message="Stopping: the master is gone")
+        for pid in pids:
+            with suppress(ProcessLookupError):  # the one without a request
+                os.kill(pid, signal.SIGTERM)
+        response = waiting.getresponse()
+        assert (response.status, response.read()) == (200, b"waited")
+    eventually(lambda: not any(is_alive(pid) for pid in pids), "the end of the workers")
+
+
 def test_a_second_signal_cuts_what_runs_and_is_exit_code_4(begin: Begin) -> None:
     crew = begin("behaviour:app", 2, expected=4)
     with closing(hold(crew.server, "/wait?seconds=60")) as waiting:

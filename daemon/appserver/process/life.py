@@ -176,7 +176,7 @@ class Life:
             LifespanError: The application did not start.
         """
         for number in STOPS:
-            self._loop.add_signal_handler(number, self._on_stop, number.name)
+            self._loop.add_signal_handler(number, self._on_signal, number.name)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         if self._line is not None:
@@ -360,6 +360,12 @@ class Life:
             self._on_stop(f"--max-requests, after {figures.answered} answers")
         elif self._idle.is_over(now, figures.connections, figures.answered):
             self._on_stop(f"--idle-exit: no connection for {self._settings.idle_exit:g} s")
+
+    def _on_signal(self, name: str) -> None:
+        # A service manager tells all processes of a service (systemd.kill(5)), and so does the master: a worker that is
+        # told twice is not told to cut what it has begun. For that there is the master's word.
+        if self._line is None or not self._stops:
+            self._on_stop(name)
 
     def _on_stop(self, name: str) -> None:
         self._stops += 1
