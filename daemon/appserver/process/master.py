@@ -214,11 +214,12 @@ class Master:
         the one that runs.
         """
         # Not in the context of the request that asks for it, whose id its records would have.
-        if self._reloading is None or self._reloading.done():
-            self._reloading = self._loop.create_task(self._reload(), context=Context())
-            return self._reloading
         if self._next is None:
+            if self._reloading is None or self._reloading.done():
+                self._reloading = self._loop.create_task(self._reload(), context=Context())
+                return self._reloading
             self._next = self._loop.create_task(self._reload_after(self._reloading), context=Context())
+        # Also where the one before it has just ended: two at a time would retire each other's generations.
         return self._next
 
     async def _reload_after(self, before: "asyncio.Task[str | None]") -> str | None:
