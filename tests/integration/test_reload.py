@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -368,10 +368,12 @@ def test_twenty_reloads_leave_nothing_behind(begin: Callable[..., Crew]) -> None
 
 
 @contextmanager
-def clients(plain: int, secure: int, certificate: Path, count: int) -> Iterator[dict[str, Any]]:
-    """Clients in a process of their own; at the end the dictionary has what they tell."""
+def clients(
+    plain: int, secure: int, certificate: Path, count: int, via: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """Clients in a process of their own, started by way of `via`; at the end the dictionary has what they tell."""
     program = Path(__file__).with_name("reload_load.py")
-    words = [sys.executable, str(program), str(plain), str(secure), str(certificate), str(count)]
+    words = [*via, sys.executable, str(program), str(plain), str(secure), str(certificate), str(count)]
     told: dict[str, Any] = {}
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment()
