@@ -120,6 +120,9 @@ class Chaos:
         try:
             time.sleep(1)
             self._reload()
+            # Workers that end meanwhile leave their losses to the master's figures; the others tell of theirs.
+            time.sleep(1)
+            assert get_json(self._machine, "/status", CONTROL)["log_dropped"] > 0
         finally:
             self._machine.run(f"systemctl start {JOURNALD}")
         self._await("it is told what was lost", lambda: self._told_of_losses() > told)
