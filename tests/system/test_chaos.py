@@ -23,7 +23,7 @@ FULL = bool(os.environ.get("FULL"))
 SECONDS = 600
 WORKERS = 2
 RECOVERY = 20.0
-"""Seconds after which all is as before, whatever has happened: hung workers are given 3, a dead master a restart."""
+"""Seconds after which all is as before, whatever has happened: hung workers are given 5, a dead master a restart."""
 SLOW = 1.0 if FULL else 10.0
 """Seconds that an answer may take where nobody is killed; short where the machine is quiet."""
 GROWN = 64 * 1024 * 1024
@@ -172,7 +172,7 @@ class Chaos:
             lambda: all(now > then + 1 for now, then in zip(self._witness.answered, before, strict=True)),
         )
         lost = [loss for loss in self._witness.lost if not _is_excused(loss, killed)]
-        assert not lost, f"{happening.__name__}: {lost}"
+        assert not lost, f"{happening.__name__}: {lost}\n{self._tell_events()}"
         self._witness.lost.clear()
         if killed or happening == self.master_is_killed:
             return recovered
@@ -252,6 +252,11 @@ class Chaos:
         self._machine.attempt(["curl", "--silent", "--unix-socket", SOCKET, "http://shop.example/grow"])
         return worker not in self._processes()
 
+    def _tell_events(self) -> str:
+        """What the service has said of late, but for its access records."""
+        lines = self._machine.attempt(f"journalctl --quiet --unit={SERVICE} | grep -v ' GET /' | tail -60").stdout
+        return lines.decode(errors="replace")
+
     def _told_of_losses(self) -> int:
         lines = self._machine.attempt("journalctl --quiet --output=cat EVENT=log_dropped").stdout
         return lines.count(b"records were dropped")
@@ -279,7 +284,7 @@ def full(machine: Machine, folder: str) -> Iterator[None]:
 def shop(machine: Machine) -> Machine:
     """The shipped units with workers, access records and an application that tells who it is."""
     machine.write("/srv/shop/shop.py", SHOP)
-    configure(machine, f'app = "shop:app"\nworkers = {WORKERS}\ntimeout_worker = 2')
+    configure(machine, f'app = "shop:app"\nworkers = {WORKERS}\ntimeout_worker = 4')
     # A day's worth of restarts comes in a minute here.
     override(machine, "[Unit]\nStartLimitIntervalSec=0\n")
     machine.run("systemctl start appserver.socket appserver.service")
