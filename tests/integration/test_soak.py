@@ -42,12 +42,15 @@ def watch(pids: set[int], seconds: float) -> list[float]:
 
 
 def list_files(pid: int) -> Counter[str]:
-    """What a process has open, by kind. What the event loop opens for itself is left out: it does so when it likes."""
+    """What a process has open, by kind, but for what the event loop opens for itself with its first connection.
+
+    libuv keeps /dev/null in reserve for a lack of descriptors, and a worker may get no connection for a while.
+    """
     kinds: Counter[str] = Counter()
     for one in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):
             name = str(one.readlink())
-            if not name.startswith("anon_inode:"):
+            if not name.startswith("anon_inode:") and name != "/dev/null":
                 kinds[name.partition(":[")[0]] += 1
     return kinds
 
