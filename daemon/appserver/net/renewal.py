@@ -26,7 +26,7 @@ from appserver.net.tls import Context, Offer, load
 from appserver.settings import Settings
 from appserver.system.credentials import find_file
 from appserver.telemetry.log import Log
-from appserver.telemetry.text import show_time
+from appserver.telemetry.text import show_expiry, show_time
 
 DAY: Final = 86400.0
 EXPIRIES: Final = 100
@@ -96,9 +96,8 @@ class Certificates:
     def status(self) -> str:
         """A phrase for the status line."""
         first = self.nearest.facts
-        verb = "expired" if first.ends <= self._clock() else "good until"
         more = "; the new files cannot be served with" if self.failure else ""
-        return f"certificate {first.label} {verb} {show_time(first.ends)[:10]}{more}"
+        return show_expiry(first.label, first.ends, self._clock()) + more
 
     @property
     def expiries(self) -> dict[str, float]:

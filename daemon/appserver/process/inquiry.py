@@ -97,10 +97,12 @@ class Inquiries:
         for worker in workers:
             key = worker.pid, self.tell(worker, ask, **words)
             waiting[key] = self._waiting[key] = self._loop.create_future()
-        if waiting:
-            await asyncio.wait(waiting.values(), timeout=ANSWER_SECONDS)
-        for key in waiting:
-            del self._waiting[key]
+        try:
+            if waiting:
+                await asyncio.wait(waiting.values(), timeout=ANSWER_SECONDS)
+        finally:  # who asks may be cancelled: the server stops
+            for key in waiting:
+                del self._waiting[key]
         answers = {pid: future.result() for (pid, _), future in waiting.items() if future.done()}
         silent = [pid for (pid, _), future in waiting.items() if not future.done()]
         return {pid: answer for pid, answer in answers.items() if answer is not None}, silent

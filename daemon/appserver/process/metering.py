@@ -12,7 +12,7 @@ from appserver.net.backlog import read_backlogs
 from appserver.settings import Settings
 from appserver.telemetry.log import Log
 from appserver.telemetry.metrics import Metrics, Snapshot, Window, summarize
-from appserver.telemetry.text import show_time
+from appserver.telemetry.text import show_expiry, show_time
 
 if TYPE_CHECKING:
     from appserver.net.renewal import Certificates
@@ -80,7 +80,7 @@ def describe_certificate(metrics: Metrics) -> str:
     if not metrics.certificates:
         return ""
     name, ends = min(metrics.certificates.items(), key=lambda one: one[1])
-    return f", certificate {name} {'expired' if ends <= time() else 'good until'} {show_time(ends)[:10]}"
+    return f", {show_expiry(name, ends, time())}"
 
 
 def make_statsd(settings: Settings, take: Callable[[], Snapshot], loop: AbstractEventLoop, log: Log) -> "Statsd | None":

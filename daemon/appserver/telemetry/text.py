@@ -49,3 +49,8 @@ def _escape_match(match: "re.Match[str]") -> str:
 def show_time(seconds: float) -> str:
     """A time since the epoch in ISO 8601, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def show_expiry(name: str, ends: float, now: float) -> str:
+    """A phrase for STATUS= about the certificate of that name; times are seconds since the epoch."""
+    return f"certificate {name} {'expired' if ends <= now else 'good until'} {show_time(ends)[:10]}"

@@ -116,6 +116,18 @@ def test_nobody_waits_for_a_worker_that_has_ended(make_line: MakeLine) -> None:
     play(scene())
 
 
+def test_a_question_that_is_given_up_leaves_nothing_behind(make_line: MakeLine) -> None:
+    async def scene() -> None:
+        inquiries = Inquiries(asyncio.get_running_loop())
+        task = await begin(inquiries, make_line(1))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert inquiries._waiting == {}
+
+    play(scene())
+
+
 def test_without_workers_there_is_nothing_to_wait_for() -> None:
     async def scene() -> None:
         assert await Inquiries(asyncio.get_running_loop()).ask([], CONNECTIONS) == ({}, [])
