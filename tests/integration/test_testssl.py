@@ -22,6 +22,7 @@ HARMLESS: Final = frozenset({"OK", "INFO", "LOW", "DEBUG"})
 EXCEPTIONS: Final = {
     "engine_problem": "about the openssl(1) that scans, and not about the server",
     "cert_revocation": "the certificate is made for this test, by an authority that has no place for revocations",
+    "sessionresumption_ticket": "a busy machine's openssl(1) leaves before it has read the ticket: see test_tls.py",
     "security_headers": "what a page may load and who may frame it is for the application to say",
 }
 """By testssl's id of the finding: why it is none about the server's defaults."""

@@ -30,14 +30,16 @@ def pair(issuer: Issuer, tmp_path: Path) -> Pair:
     return issuer.issue(tmp_path / "a.pem", "a.example", "127.0.0.1")
 
 
-def call(address: Any, context: ssl.SSLContext, name: str = "a.example") -> ssl.SSLSocket:
+def call(
+    address: Any, context: ssl.SSLContext, name: str = "a.example", session: ssl.SSLSession | None = None
+) -> ssl.SSLSocket:
     """A connection whose handshake is done."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.settimeout(PATIENCE)
     try:
         sock.connect(address)
-        return context.wrap_socket(sock, server_hostname=name)
+        return context.wrap_socket(sock, server_hostname=name, session=session)
     except BaseException:
         sock.close()
         raise
@@ -134,6 +136,17 @@ def test_sessions_are_resumed_by_tickets(serve: Starter, pair: Pair, tmp_path: P
     kept = str(tmp_path / "session")
     assert "New, TLSv1.2" in s_client(server, "-tls1_2", "-sess_out", kept)
     assert "Reused, TLSv1.2" in s_client(server, "-tls1_2", "-sess_in", kept)
+
+
+def test_sessions_of_tls_1_3_are_resumed_by_tickets(serve: Starter, issuer: Issuer, pair: Pair) -> None:
+    server, client = serve("behaviour:app", *pair.arguments), issuer.client()
+    with call(server.address, client) as connection:
+        ask(connection)  # the tickets come before the answer (RFC 8446 section 4.6.1)
+        assert (connection.version(), connection.session_reused) == ("TLSv1.3", False)
+        kept = connection.session
+    with call(server.address, client, session=kept) as connection:
+        assert connection.session_reused
+        ask(connection)
 
 
 def test_http2_is_not_offered_where_it_is_off(serve: Starter, pair: Pair) -> None:
