@@ -1,4 +1,4 @@
-"""`systemctl restart` while clients are at it: every request is answered."""
+"""`systemctl restart` while clients are at it, and `systemctl reload` with clients of five kinds: all is answered."""
 
 import asyncio
 import os
@@ -12,10 +12,21 @@ from tests.certificates import Issuer
 from tests.integration.test_reload import clients
 from tests.system.load import CLIENTS, Load
 from tests.system.machine import Machine
-from tests.system.service import configure, every_debian, get, host_path, main_pid, override, serve_probe
+from tests.system.service import (
+    CONTROL,
+    configure,
+    every_debian,
+    get,
+    get_json,
+    host_path,
+    main_pid,
+    override,
+    serve_probe,
+)
 
 FULL = bool(os.environ.get("FULL"))
 RESTARTS = 20 if FULL else 3
+RELOADS = 100 if FULL else 3
 KINDS = {"small", "slow", "upload", "websocket", "http2"}
 CLIENTS_OF_KINDS = 64
 APPS = Path(__file__).parents[1] / "apps"
@@ -71,8 +82,11 @@ def test_no_request_is_lost(machine: Machine, tell: Callable[[str], None]) -> No
 
 
 @pytest.mark.timeout(1000)
+@pytest.mark.parametrize(("order", "count"), [("restart", RESTARTS), ("reload", RELOADS)])
 @pytest.mark.parametrize("machine", ["trixie", *(["bookworm"] if FULL else [])], indirect=True)
-def test_no_client_of_any_kind_loses_anything(machine: Machine, tmp_path: Path, tell: Callable[[str], None]) -> None:
+def test_no_client_of_any_kind_loses_anything(
+    machine: Machine, order: str, count: int, tmp_path: Path, tell: Callable[[str], None]
+) -> None:
     issuer = Issuer()
     pair = issuer.issue(tmp_path / "a.pem", "127.0.0.1")
     machine.write("/etc/appserver/cert.pem", pair.certificate.read_bytes())
@@ -90,17 +104,18 @@ def test_no_client_of_any_kind_loses_anything(machine: Machine, tmp_path: Path, 
     inside = ("nsenter", "--target", str(machine.leader), "--net")
     slowest = 0.0
     with clients(8000, 8443, issuer.write_root(tmp_path / "root.pem"), CLIENTS_OF_KINDS, inside) as told:
-        for _ in range(RESTARTS):
+        for _ in range(count):
             began = time.monotonic()
-            machine.run("systemctl restart appserver.service")
+            machine.run(f"systemctl {order} appserver.service")
             slowest = max(slowest, time.monotonic() - began)
             masters.add(main_pid(machine))
             time.sleep(0.5)
     tell(
-        f"{machine.suite}: {RESTARTS} restarts under {CLIENTS_OF_KINDS} clients of five kinds: {told['answered']}, "
-        f"lost {told['lost']}, p99 {told['p99']:.2f} s, max {told['max']:.2f} s; the slowest restart {slowest:.1f} s"
+        f"{machine.suite}: {count} {order}s under {CLIENTS_OF_KINDS} clients of five kinds: {told['answered']}, "
+        f"lost {told['lost']}, p99 {told['p99']:.2f} s, max {told['max']:.2f} s; the slowest {order} {slowest:.1f} s"
     )
     assert told["lost"] == {}
     assert set(told["answered"]) == KINDS
-    assert len(masters) == RESTARTS + 1
+    assert len(masters) == (count + 1 if order == "restart" else 1)
+    assert get_json(machine, "/status", CONTROL)["generation"] == (1 if order == "restart" else count + 1)
     assert machine.property("appserver.service", "NRestarts") == "0"
