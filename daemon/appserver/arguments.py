@@ -69,11 +69,11 @@ def make_parser(prog: str, description: str, **others: Any) -> ArgumentParser:
     return _Parser(prog=prog, description=description, allow_abbrev=False, exit_on_error=False, **others)
 
 
-def build(rows: Sequence[Row], prog: str) -> ArgumentParser:
+def build(rows: Sequence[Row], prog: str, description: str) -> ArgumentParser:
     """Build a parser that records what was given, as text, and leaves its meaning to the rows' kinds."""
     parser = make_parser(
         prog,
-        "Serve an ASGI application over HTTP/1.1.",
+        description,
         usage="%(prog)s [OPTIONS] [APP]",
         epilog="Every setting is also an environment variable (--log-level: APPSERVER_LOG_LEVEL) and a key of the"
         " TOML file (log_level). A flag goes before the environment, the environment before the file.",

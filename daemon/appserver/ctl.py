@@ -4,6 +4,7 @@ appserverctl check  [arguments of appserver]             every line `ok`: exit 0
                                                          in the place of APP a file of settings can stand, FILE.toml
 appserverctl config [--json] [arguments of appserver]    each setting, its value and where that was said
 appserverctl status [--json] [--control PATH]            what the control socket answers
+appserverctl ready  [--control PATH]                     exit 0 while requests should come here, else 3
 appserverctl reload [--control PATH]                     new workers: exit 0 when they serve, else 3
 
 and those of `orders` and `top`, which speak to the control socket too.
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check(words: Sequence[str]) -> Exit:
     """Try settings, certificates, application and sockets."""
-    parser = command_line(f"{PROGRAM} check")
+    parser = command_line(f"{PROGRAM} check", "Try what appserver would be started with.")
     from appserver.wire.select import pick  # noqa: PLC0415 - for this command alone
 
     _, given = arguments.read(parser, words)
@@ -104,7 +105,7 @@ def check(words: Sequence[str]) -> Exit:
 
 def config(words: Sequence[str]) -> Exit:
     """Show the value of each setting and where it was said."""
-    parser = command_line(f"{PROGRAM} config")
+    parser = command_line(f"{PROGRAM} config", "Show what appserver would be started with.")
     parser.add_argument("--json", action="store_true", help="write JSON")
     own, given = arguments.read(parser, words)
     loaded = resolve(given, os.environ)
@@ -141,6 +142,18 @@ def status(words: Sequence[str]) -> Exit:
     return Exit.OK
 
 
+def ready(words: Sequence[str]) -> Exit:
+    """Tell probes, by the exit code, whether requests should come."""
+    parser = arguments.make_parser(f"{PROGRAM} ready", "Exit with 0 while requests should come here, else with 3.")
+    _, path = read_control(parser, words)
+    code, report = ask(path, "GET", "/readyz")
+    if code != http.client.OK:
+        drained = ", drained by the operator" if report.get("drained") else ""
+        raise RemoteError(f"{path}: not ready: {report.get('state') or report.get('error')}{drained}")
+    _say("ready")
+    return Exit.OK
+
+
 def reload(words: Sequence[str]) -> Exit:
     """Have the workers of a server replaced: new settings, new code."""
     parser = arguments.make_parser(f"{PROGRAM} reload", "Have new workers take over.")
@@ -165,6 +178,7 @@ COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], Exit]]] = {
     "check": check,
     "config": config,
     "status": status,
+    "ready": ready,
     "reload": reload,
     "upgrade": orders.upgrade,
     "restart-worker": orders.restart_worker,

@@ -253,7 +253,7 @@ class Settings:
         kinds.DEADLINE,
         "--timeout-worker-start",
         group="Process",
-        help="What the import of the application and its startup may take",
+        help="What the import of the application and its startup may take in a worker",
     )
     loop: str = setting(
         "auto",
@@ -705,9 +705,11 @@ class Loaded:
     """What `--env-file` adds to the environment; to be set before the application is imported."""
 
 
-def command_line(prog: str = "appserver") -> ArgumentParser:
+def command_line(
+    prog: str = "appserver", description: str = "Serve an ASGI application over HTTP/1.1, HTTP/2 and WebSocket."
+) -> ArgumentParser:
     """Make the parser of a program that takes the settings; flags of its own can be added."""
-    return arguments.build(TABLE, prog)
+    return arguments.build(TABLE, prog, description)
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> Loaded:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -128,3 +129,12 @@ def test_a_reload_changes_when_a_service_that_nobody_uses_ends(serve: Starter, t
 def test_idle_exit_without_a_service_manager_is_a_doubt(serve: Starter) -> None:
     server = serve("behaviour:app", "--idle-exit", "1")
     assert "--idle-exit has no effect" in server.record(level="warning")["message"]
+
+
+def test_a_descriptor_from_a_manager_that_only_holds_the_socket_is_nothing_to_leave_for(serve: Starter) -> None:
+    """Supervisor's fcgi-program starts nothing for the next connection."""
+    with listening() as listener:
+        server = serve("behaviour:app", "--fd", "0", "--idle-exit", "1", bind=False, stdin=listener.fileno())
+        assert "--idle-exit has no effect" in server.record(level="warning")["message"]
+        time.sleep(1.5)
+        assert get_from(listener) == (200, b"hello")

@@ -296,6 +296,15 @@ def test_status_as_json_and_the_path_from_the_environment(
     assert json.loads(capsys.readouterr().out)["state"] == "serving"
 
 
+def test_a_probe_is_told_by_the_exit_code(control: str, capsys: Capture) -> None:
+    assert main(["ready", "--control", control]) == Exit.OK
+    assert main(["drain", "--control", control]) == Exit.OK
+    assert main(["ready", "--control", control]) == Exit.STARTUP
+    assert "not ready: serving, drained by the operator" in capsys.readouterr().err
+    assert main(["resume", "--control", control]) == Exit.OK
+    assert main(["ready", "--control", control]) == Exit.OK
+
+
 def test_status_of_a_server_that_does_not_run(capsys: Capture, tmp_path: Path) -> None:
     path = tmp_path / "none.sock"
     assert main(["status", "--control", str(path)]) == Exit.STARTUP

@@ -44,6 +44,7 @@ class Listener:
         control: It takes the control role.
         connected: It is one connection, accepted by systemd (Accept=yes) or inetd.
         inherited: Not ours to empty or to remove.
+        activated: The next connection to it starts us again: it is from systemd, and not only a descriptor.
         tls: TLS is spoken.
         http2: HTTP/2 is served besides HTTP/1.1.
         path: The UNIX socket's path when we made it, with what stat(2) said of it then.
@@ -54,6 +55,7 @@ class Listener:
     control: bool = False
     connected: bool = False
     inherited: bool = False
+    activated: bool = False
     tls: bool = False
     http2: bool = False
     path: tuple[Path, os.stat_result] | None = None
@@ -90,7 +92,8 @@ def open_listeners(settings: Settings, inherited: Iterable[InheritedSocket], log
 
     Without an address in the settings the inherited sockets are taken, and without those 127.0.0.1:8000. With
     addresses, of the inherited sockets only those that `fd://` names are served, and the control socket. Addresses of
-    `--insecure-bind` come on top.
+    `--insecure-bind` come on top. `--control` is there beside an inherited control socket: what the units say of it
+    holds wherever else one is.
 
     Raises:
         ListenError: One of them cannot be had; those opened before it are closed again.
@@ -120,7 +123,7 @@ def open_listeners(settings: Settings, inherited: Iterable[InheritedSocket], log
             listeners += [_serve(_inherit(item), Options(), settings) for item in others if item.fd not in used]
         else:
             listeners += _open(TcpBind(DEFAULT_HOST, DEFAULT_PORT), settings, others, used)
-        if settings.control is not None and not any(listener.control for listener in listeners):
+        if settings.control is not None and settings.control not in [one.url for one in listeners if one.control]:
             listeners.append(_bind_unix(settings.control.removeprefix("unix:"), settings, control=True))
     except BaseException:
         for listener in listeners:
@@ -159,7 +162,14 @@ def _serve(listener: Listener, options: Options, settings: Settings) -> Listener
 def _inherit(item: InheritedSocket) -> Listener:
     if not item.listening and item.name == CONTROL:
         raise ListenError(f"the inherited socket {item.name} (fd {item.fd}) is connected, and must be listening")
-    return Listener(item.sock, item.name, control=item.name == CONTROL, connected=not item.listening, inherited=True)
+    return Listener(
+        item.sock,
+        item.name,
+        control=item.name == CONTROL,
+        connected=not item.listening,
+        inherited=True,
+        activated=item.activated and item.listening,
+    )
 
 
 def _find_inherited(bind: FdBind, others: list[InheritedSocket], used: set[int]) -> list[Listener]:

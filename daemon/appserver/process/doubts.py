@@ -16,11 +16,14 @@ def find_doubts(settings: Settings, *, encrypted: bool, activated: bool = True) 
     """
     if settings.idle_exit and not activated:
         yield "--idle-exit has no effect: the sockets are not systemd's, and nobody would start the process again"
+    default = Settings()
     if settings.workers is None:
         for flag, given in (
             ("--preload", settings.preload),
             ("--max-age", settings.max_age),
             ("--max-memory", settings.max_memory),
+            ("--timeout-worker", settings.timeout_worker != default.timeout_worker),
+            ("--timeout-worker-start", settings.timeout_worker_start != default.timeout_worker_start),
         ):
             if given:
                 yield f"{flag} has no effect without --workers"

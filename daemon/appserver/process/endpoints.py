@@ -31,14 +31,21 @@ def find_https_port(listeners: Iterable[Listener]) -> int:
     return HTTPS_PORT
 
 
-def import_late(settings: Settings, *, http2: bool) -> None:
-    """Import what a start leaves out, because nobody needs it for the first answers."""
+def import_late(settings: Settings, *, http2: bool) -> str:
+    """Import what a start leaves out, because nobody needs it for the first answers.
+
+    Returns:
+        What to warn of; empty if there is nothing.
+    """
     warm()
-    if http2:
-        import_module("appserver.net.multiplexed")
-        pick_http2(settings.http2_engine).load()
     if settings.ws != "none":
         import_module("appserver.asgi.websocket")
+    if not http2:
+        return ""
+    import_module("appserver.net.multiplexed")
+    make = pick_http2(settings.http2_engine)
+    make.load()
+    return make.flaw
 
 
 def make_websockets(settings: Settings) -> WebSockets | None:

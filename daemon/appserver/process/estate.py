@@ -48,6 +48,7 @@ class ListenerRecord:
     name: str
     control: bool = False
     inherited: bool = False
+    activated: bool = False
     tls: bool = False
     http2: bool = False
     path: str | None = None
@@ -184,7 +185,13 @@ def write(estate: Estate) -> int:
 
 def _record_listener(listener: Listener) -> ListenerRecord:
     record = ListenerRecord(
-        listener.sock.fileno(), listener.name, listener.control, listener.inherited, listener.tls, listener.http2
+        listener.sock.fileno(),
+        listener.name,
+        listener.control,
+        listener.inherited,
+        listener.activated,
+        listener.tls,
+        listener.http2,
     )
     if listener.path is None:
         return record
@@ -273,7 +280,13 @@ def _adopt_listener(record: ListenerRecord) -> Listener:
     sock = socket.socket(fileno=record.fd)
     sock.setblocking(False)
     listener = Listener(
-        sock, record.name, record.control, inherited=record.inherited, tls=record.tls, http2=record.http2
+        sock,
+        record.name,
+        record.control,
+        inherited=record.inherited,
+        activated=record.activated,
+        tls=record.tls,
+        http2=record.http2,
     )
     if record.path is not None:
         path = Path(record.path)

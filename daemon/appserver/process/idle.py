@@ -42,8 +42,8 @@ class Idle:
 
 
 def can_leave(listeners: Iterable[Listener]) -> bool:
-    """Whether somebody else holds all sockets, and starts us again for the next connection."""
-    return all(listener.inherited and not listener.connected for listener in listeners if not listener.control)
+    """Whether the next connection starts us again, wherever it comes."""
+    return all(listener.activated for listener in listeners if not listener.control)
 
 
 def draw_limit(settings: Settings) -> int:

@@ -244,7 +244,9 @@ class Life:
 
     def _warm(self) -> None:
         """Import what the start left out, while nobody waits for it."""
-        import_late(self._settings, http2=self._engines[1] is not None)
+        flaw = import_late(self._settings, http2=self._engines[1] is not None)
+        if flaw:
+            self._log.warning(f"HTTP/2: {flaw}")
 
     async def _drain(self) -> int:
         """Answer what can be answered; the number of requests that had to be cut."""

@@ -77,7 +77,7 @@ class Preloader:
     def ending(self) -> str:
         """How it ended, in words."""
         if self.late:
-            return "did not fork in time" if self.ready else "did not start in time"
+            return "did not fork in time" if self.ready else "did not start in time (--timeout-worker-start)"
         return self.process.ending
 
 

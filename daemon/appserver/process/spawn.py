@@ -150,7 +150,7 @@ class Worker:
     def ending(self) -> str:
         """How it ended, in words."""
         if DOOMED in self.been:
-            return "did not start in time"
+            return "did not start in time (--timeout-worker-start)"
         return explain_exit(self.exit_code) if self.exit_code is not None else "stopped by itself"
 
     def retire(self) -> None:

@@ -12,7 +12,7 @@ import stat
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from pathlib import Path
 from typing import Final
@@ -51,12 +51,14 @@ class InheritedSocket:
         name: From LISTEN_FDNAMES, which is FileDescriptorName= of the socket unit.
         fd: The number that it was handed over as; `sock.fileno()` is another for 0, 1 and 2.
         listening: True for a listener, False for one connection (Accept=yes, inetd).
+        activated: It came by sd_listen_fds(3), and not by its number alone.
     """
 
     sock: socket.socket
     name: str
     fd: int
     listening: bool
+    activated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def take_inherited() -> Inherited:
             os.environ.pop(variable, None)
     taken: list[InheritedSocket] = []
     try:
-        taken.extend(adopt(fd, name) for fd, name in found.items())
+        taken.extend(replace(adopt(fd, name), activated=True) for fd, name in found.items())
     except ListenError:
         for item in taken:
             item.sock.close()

@@ -4,6 +4,7 @@ A native engine is never a need: where its library is missing, another serves th
 is logged at the start, and `--version` names all that are there.
 """
 
+from collections import deque
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -13,7 +14,7 @@ from appserver.errors import UsageError
 from appserver.wire.engine import Engine, Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from appserver.wire.http2 import Http2Engine
 
@@ -31,13 +32,19 @@ class MakeEngine(Protocol):
 
 
 class MakeHttp2:
-    """Makes the HTTP/2 engine of one connection, and imports it for the first: 5 ms of the start that few need then."""
+    """Makes the HTTP/2 engine of one connection, and imports it for the first: 5 ms of the start that few need then.
 
-    __slots__ = ("_make", "_source", "name")
+    Attributes:
+        name: Of the engine.
+        flaw: Why it is not the one that was to be; empty if it is.
+    """
 
-    def __init__(self, name: str, source: "_Source") -> None:
-        self.name = name
-        self._source = source
+    __slots__ = ("_make", "_others", "flaw", "name")
+
+    def __init__(self, names: "Iterable[str]") -> None:
+        self._others = deque(names)
+        self.name = self._others.popleft()
+        self.flaw = ""
         self._make: type[Http2Engine] | None = None
 
     def __call__(self, limits: Limits, clock: "Callable[[], float]", *, websocket: bool = False) -> "Http2Engine":
@@ -48,8 +55,20 @@ class MakeHttp2:
         return self._make(limits, clock, websocket=websocket)
 
     def load(self) -> None:
-        """Import it."""
-        self._make = getattr(import_module(self._source.module), self._source.name)
+        """Import it, or else the next: a native library that is installed may still lack another that it needs.
+
+        Raises:
+            ImportError: There is no next.
+        """
+        while self._make is None:
+            source = _HTTP2[self.name]
+            try:
+                self._make = getattr(import_module(source.module), source.name)
+            except ImportError as error:
+                if not self._others:
+                    raise
+                failed, self.name = self.name, self._others.popleft()
+                self.flaw = f"the engine {failed} cannot be loaded, {self.name} takes its place: {error}"
 
 
 class _Source(NamedTuple):
@@ -138,7 +157,11 @@ def pick_http2(name: str = AUTO) -> MakeHttp2:
     Raises:
         UsageError: Its library is not installed.
     """
-    for engine, source in _HTTP2.items():
-        if name in (engine, AUTO) and find_spec(str(source.distribution)) is not None:
-            return MakeHttp2(engine, source)
-    raise UsageError("--http2-engine", name, "it is not installed: install appserverd[fast], or use auto")
+    if name == AUTO:
+        return MakeHttp2(one for one, source in _HTTP2.items() if find_spec(str(source.distribution)) is not None)
+    make = MakeHttp2([name])
+    try:
+        make.load()
+    except ImportError as error:
+        raise UsageError("--http2-engine", name, f"{error}: install appserverd[fast], or use auto") from error
+    return make

@@ -369,12 +369,22 @@ def test_a_connected_control_socket_is_refused(listen: Listen, handed: Callable[
         listen(inherited=(handed("control", connected=True),))
 
 
-def test_an_inherited_control_socket_takes_the_place_of_our_own(
+def test_an_inherited_control_socket_stands_beside_our_own(
     listen: Listen, handed: Callable[..., InheritedSocket], folder: Path
 ) -> None:
-    listeners = listen("127.0.0.1:0", inherited=(handed("control"),), control=f"unix:{folder}/control.sock")
-    assert [listener.name for listener in listeners if listener.control] == ["control"]
-    assert list(folder.iterdir()) == []
+    path = f"{folder}/control.sock"
+    listeners = listen("127.0.0.1:0", inherited=(handed("control"),), control=f"unix:{path}")
+    assert [listener.name for listener in listeners if listener.control] == ["control", path]
+
+
+def test_an_inherited_control_socket_may_be_the_one_that_is_named(listen: Listen, folder: Path) -> None:
+    path = f"{folder}/control.sock"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        sock.listen()
+        inherited = InheritedSocket(sock, "control", sock.fileno(), listening=True)
+        listeners = listen("127.0.0.1:0", inherited=(inherited,), control=f"unix:{path}")
+        assert [listener.name for listener in listeners if listener.control] == ["control"]
 
 
 def test_an_inherited_socket_keeps_its_path(listen: Listen, folder: Path) -> None:

@@ -63,16 +63,14 @@ def listeners(tmp_path: Path) -> Iterator[list[Listener]]:
         unix.bind(str(path))
         unix.listen()
         yield [
-            Listener(tcp, "web", tls=True, http2=True, inherited=True),
+            Listener(tcp, "web", tls=True, http2=True, inherited=True, activated=True),
             Listener(unix, str(path), control=True, path=(path, path.lstat())),
         ]
 
 
 def again(listener: Listener) -> Listener:
     """The same on a descriptor of its own: in a test the image before lives on."""
-    return Listener(
-        listener.sock.dup(), listener.name, listener.control, False, listener.inherited, listener.tls, listener.http2
-    )
+    return replace(listener, sock=listener.sock.dup(), path=None)
 
 
 def test_listeners_are_as_they_were(listeners: list[Listener]) -> None:
@@ -86,7 +84,8 @@ def test_listeners_are_as_they_were(listeners: list[Listener]) -> None:
     adopted = adopt_listeners(asyncio.run(gathered()))
     for before, after in zip(listeners, adopted, strict=True):
         assert (after.url, after.name, after.control) == (before.url, before.name, before.control)
-        assert (after.tls, after.http2, after.inherited) == (before.tls, before.http2, before.inherited)
+        assert (after.tls, after.http2) == (before.tls, before.http2)
+        assert (after.inherited, after.activated) == (before.inherited, before.activated)
         assert not after.sock.getblocking()
     assert listeners[1].path is not None
     path, _ = listeners[1].path

@@ -1,5 +1,6 @@
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -78,11 +79,13 @@ def test_auto_is_the_fastest_http2_engine_that_is_there() -> None:
 
 
 def test_an_http2_engine_is_imported_for_the_first_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "appserver.wire.http2_h2", raising=False)
-    make = pick_http2("h2")
-    assert "appserver.wire.http2_h2" not in sys.modules
+    make = pick_http2()
+    module = f"appserver.wire.http2_{make.name}"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    assert pick_http2().name == make.name
+    assert module not in sys.modules
     first, second = make(Limits(), monotonic), make(Limits(), monotonic)
-    assert "appserver.wire.http2_h2" in sys.modules
+    assert module in sys.modules
     first.drain()
     assert (len(first.take()), second.state) == (1, "open")
 
@@ -94,6 +97,21 @@ def test_without_the_native_http2_library_auto_is_the_reference_and_the_native_o
     monkeypatch.delitem(sys.modules, "appserver.wire.http2_ngh2", raising=False)
     assert pick_http2()(Limits(), monotonic).name == "h2"
     with pytest.raises(UsageError, match=r"--http2-engine: 'ngh2': .*install appserverd\[fast\]"):
+        pick_http2("ngh2")
+
+
+def test_a_native_http2_library_that_cannot_be_loaded_is_told_and_the_reference_takes_its_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ngh2.py").write_text("raise ImportError('libnghttp2.so.14: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ngh2", raising=False)
+    monkeypatch.delitem(sys.modules, "appserver.wire.http2_ngh2", raising=False)
+    make = pick_http2()
+    assert (make.name, make.flaw) == ("ngh2", "")
+    assert make(Limits(), monotonic).name == make.name == "h2"
+    assert "the engine ngh2 cannot be loaded, h2 takes its place: libnghttp2.so.14" in make.flaw
+    with pytest.raises(UsageError, match=r"--http2-engine: 'ngh2': libnghttp2.so.14"):
         pick_http2("ngh2")
 
 
