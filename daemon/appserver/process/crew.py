@@ -233,7 +233,12 @@ class Crew:
         generation.cancel(number)
         generation.misses[number] += 1
         self.moved.set()
-        generation.retries[number] = self._loop.call_later(wait, self._spawn, generation, number, failures)
+        generation.retries[number] = self._loop.call_later(wait, self._try_again, generation, number, failures)
+
+    def _try_again(self, generation: Generation, number: int, failures: int) -> None:
+        if failures > 1 and not generation.retired:
+            os.eventfd_write(generation.voice, 1)  # why it fails may be another reason by now
+        self._spawn(generation, number, failures)
 
     def _generation_of(self, worker: Worker) -> Generation:
         return next(one for one in self.generations if one.number == worker.generation)

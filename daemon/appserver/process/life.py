@@ -178,7 +178,6 @@ class Life:
         for number in STOPS:
             self._loop.add_signal_handler(number, self._on_signal, number.name)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-        self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         if self._line is not None:
             self._loop.add_reader(self._line, self._on_master, self._line)
         self._relief.watch(self._loop, drop_caches)
@@ -400,13 +399,6 @@ class Life:
         self._loop.remove_reader(line)
         self._log.warning("Stopping: the master is gone", code="stopping")
         self._stop.set()
-
-    def _on_hangup(self) -> None:
-        if self._line is not None:
-            return  # for the master to act on
-        self._log.warning(
-            "SIGHUP ignored: there is no reload in a single process; restart it (a socket unit loses no request)"
-        )
 
     def _on_last(self) -> None:
         """The connections that we were started for (Accept=yes, inetd) are over, and nothing accepts others."""

@@ -14,9 +14,11 @@ import os
 import signal
 from asyncio import AbstractEventLoop, Future, TimerHandle
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,7 +40,7 @@ from appserver.process.relief import Relief, drop_all, spend_largest
 from appserver.process.upgrade import Upgrades
 from appserver.settings import TABLE as ROWS
 from appserver.settings import Loaded
-from appserver.system.image import held_signals, release_signals
+from appserver.system.image import held_signals, leave_signals, release_signals
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import LEVELS, Log
 from appserver.telemetry.metrics import Snapshot, Window, summarize
@@ -76,6 +78,7 @@ class Master:
     ) -> None:
         self._loaded, self._resolve, self._listeners = loaded, resolve, listeners
         self._notifier, self._log, self._loop = notifier, log, loop
+        loop.set_default_executor(ThreadPoolExecutor(1, initializer=leave_signals))
         # Asked now: those of our own are closed as soon as the stop begins.
         self._urls = [listener.url for listener in listeners if not listener.control]
         self._fixed = loaded.settings  # what cannot change is what was said at the start
@@ -112,8 +115,8 @@ class Master:
         # From the start: what these do to a process without a handler is to end or to stop it.
         self._loop.add_signal_handler(signal.SIGHUP, self._on_change, signal.SIGHUP.name, self.reload)
         self._loop.add_signal_handler(signal.SIGUSR2, self._on_change, signal.SIGUSR2.name, self._upgrades.begin)
-        self._loop.add_signal_handler(signal.SIGTTIN, self._resize, 1)
-        self._loop.add_signal_handler(signal.SIGTTOU, self._resize, -1)
+        self._loop.add_signal_handler(signal.SIGTTIN, self._on_change, signal.SIGTTIN.name, partial(self._resize, 1))
+        self._loop.add_signal_handler(signal.SIGTTOU, self._on_change, signal.SIGTTOU.name, partial(self._resize, -1))
         crew = self._crew
         self._relief.watch(self._loop, lambda: drop_all(crew.workers), lambda: spend_largest(crew.workers))
         if self._estate is not None:
@@ -281,9 +284,8 @@ class Master:
 
     def _resize(self, step: int) -> None:
         """One worker more or less (SIGTTIN, SIGTTOU)."""
-        if self.state == SERVING:
-            wanted = self._crew.resize(step)
-            self._log.info(f"{_count(wanted, 'worker')} from now on", workers=wanted)
+        wanted = self._crew.resize(step)
+        self._log.info(f"{_count(wanted, 'worker')} from now on", workers=wanted)
 
     # Another version (`process.upgrade`)
 
@@ -373,17 +375,20 @@ class Master:
         self._timers[endpoint.name] = self._loop.call_later(1.0, self._sweep, endpoint)
 
     async def reload_for_control(self) -> str | None:
-        """Reload, and wait for it; what went wrong."""
-        if self.state != SERVING:
-            return f"the server is {self.state}"
-        # Not awaited itself: a stop cancels it, and whoever asked is to hear of that.
+        """Reload, and wait for it; what went wrong, or None where a stop has cancelled it."""
+        # Not awaited itself: whoever asked is to hear of that.
         reload = self.reload()
         await asyncio.wait({reload})
-        return "the server stops" if reload.cancelled() else reload.result()
+        return None if reload.cancelled() else reload.result()
 
     async def upgrade_for_control(self) -> str | None:
         """Upgrade; what went wrong before the exec."""
-        return await self._upgrades.begin_and_tell() if self.state == SERVING else f"the server is {self.state}"
+        return await self._upgrades.begin_and_tell()
+
+    @property
+    def serving(self) -> bool:
+        """It neither starts nor stops: what is ordered can be done."""
+        return self.state == SERVING
 
     @property
     def ready(self) -> bool:

@@ -226,11 +226,15 @@ class Led(Operations):
 
     async def reload(self, request: Request) -> Answer:  # noqa: ARG002
         """New workers take over, or those from before go on."""
+        self._require_service()
         failure = await self._master.reload_for_control()
+        if failure is None:
+            self._require_service()  # which a stop has ended meanwhile
         return Answer({"reloaded": failure is None, "error": failure}, 200 if failure is None else 500)
 
     async def upgrade(self, request: Request) -> Answer:  # noqa: ARG002
         """The installed version is about to take over, or nothing has changed. It has to tell the rest itself."""
+        self._require_service()
         failure = await self._master.upgrade_for_control()
         return Answer({"upgrading": failure is None, "error": failure}, 202 if failure is None else 500)
 
@@ -256,6 +260,10 @@ class Led(Operations):
                 raise RejectedError(500, f"worker {worker.pid} goes on: its successor did not start; it is tried again")
             crew.moved.clear()
             await crew.moved.wait()
+
+    def _require_service(self) -> None:
+        if not self._master.serving:
+            raise RejectedError(409, f"the server is {self._master.state}")
 
     def _find(self, pid: object) -> "Worker":
         """The worker that is named, if it can be restarted."""

@@ -36,8 +36,8 @@ from appserver.process.worker import (
     StoppedEarly,
     end_early,
     end_with_master,
+    ignore_orders,
     ignore_resize,
-    ignore_upgrade,
     import_application,
     leave,
     report_failure,
@@ -63,7 +63,7 @@ def preload(handover: Handover) -> Exit:
     log = build(settings.log_level, settings.log_format)
     try:
         stop_early()
-        ignore_upgrade(None)
+        ignore_orders(None)
         ignore_resize()
         release_signals()
         end_with_master(handover.line, wanted=True)
@@ -79,8 +79,6 @@ def preload(handover: Handover) -> Exit:
         # not to be looked at again: the collector writes into what it looks at.
         gc.collect()
         gc.freeze()
-        # Of no use without an event loop, and the workers get it from here until they have one.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         end_with_master(handover.line, wanted=False)
         handover.line.setblocking(True)  # there is nothing to do but to wait for orders
         notifier.ready(f"Preloaded {settings.app}")

@@ -17,6 +17,7 @@ from appserver.process.idle import draw_limit
 from appserver.process.policy import DOOMED, SERVING, STARTING
 from appserver.process.worker import EXPLAIN_SIGNAL
 from appserver.settings import Settings
+from appserver.system.image import held_signals
 from appserver.system.memory import read_resident
 
 if TYPE_CHECKING:
@@ -250,18 +251,16 @@ def start_worker(
         with end:
             handover, inherited = write(settings, listeners, end, stacks, voice)
             try:
-                process = subprocess.Popen(  # noqa: S603 - ourselves
-                    [*_interpreter(), "-P", "-m", program, f"{generation}.{number}"],
-                    pass_fds=inherited,
-                    stdin=subprocess.DEVNULL,
-                    # A terminal's Ctrl-C is for the master, which tells the workers; a second signal would cut
-                    # requests.
-                    process_group=0,
-                    env={
-                        **environment_for_workers(environ),
-                        VARIABLE: str(handover),
-                    },
-                )
+                with held_signals():  # which it inherits, until it has handlers
+                    process = subprocess.Popen(  # noqa: S603 - ourselves
+                        [*_interpreter(), "-P", "-m", program, f"{generation}.{number}"],
+                        pass_fds=inherited,
+                        stdin=subprocess.DEVNULL,
+                        # A terminal's Ctrl-C is for the master, which tells the workers; a second signal would cut
+                        # requests.
+                        process_group=0,
+                        env={**environment_for_workers(environ), VARIABLE: str(handover)},
+                    )
             finally:
                 os.close(handover)
         try:

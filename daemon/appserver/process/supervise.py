@@ -11,9 +11,10 @@ from appserver.process.estate import Estate, EstateError, adopt_listeners, take
 from appserver.process.handover import read_settings
 from appserver.process.idle import can_leave
 from appserver.process.master import Master
-from appserver.process.worker import report_failure
+from appserver.process.worker import report_failure, tell_crashes
 from appserver.settings import Loaded, Settings
-from appserver.system.fds import raise_limit, take_inherited
+from appserver.system.fds import occupy_standard, raise_limit, take_inherited
+from appserver.system.image import hold_orders
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log, build
 
@@ -28,6 +29,9 @@ def supervise(loaded: Loaded, resolve: Callable[[], Loaded]) -> Exit:
     Returns:
         The process's exit code.
     """
+    occupy_standard()
+    hold_orders()
+    tell_crashes()
     settings = loaded.settings.anchored()
     log, notifier = build(settings.log_level, settings.log_format), Notifier()
     listeners: list[Listener] = []
@@ -59,6 +63,7 @@ def resume(resolve: Callable[[], Loaded]) -> Exit:
     Returns:
         The process's exit code.
     """
+    tell_crashes()
     notifier = Notifier()
     try:
         estate = take(os.environ)

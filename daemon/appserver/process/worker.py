@@ -43,7 +43,7 @@ from appserver.process.metering import make_statsd
 from appserver.process.operations import Alone
 from appserver.process.relief import Relief
 from appserver.settings import Loaded, Settings
-from appserver.system.fds import raise_limit, read_limit, take_inherited
+from appserver.system.fds import occupy_standard, raise_limit, read_limit, take_inherited
 from appserver.system.image import release_signals
 from appserver.system.notify import Notifier
 from appserver.system.pressure import take_variables
@@ -60,6 +60,12 @@ LEAVE_SECONDS: Final = 5.0
 
 EXPLAIN_SIGNAL: Final = signal.SIGRTMIN + 3
 """Has a worker write the stacks of its threads to the file that its master reads; no signal that applications use."""
+
+IGNORED: Final[dict[int, str]] = {
+    signal.SIGHUP: "SIGHUP ignored: a single process has no reload; restart it (a socket unit loses no request)",
+    signal.SIGUSR2: "SIGUSR2 ignored: a single process is not upgraded in place; restart it, or use --workers",
+}
+"""What is for a master alone, and what a single process says to it."""
 
 _FAILURES: Final[dict[type[AppserverError], str]] = {
     ListenError: "listen_failed",
@@ -83,6 +89,7 @@ def serve(loaded: Loaded) -> Exit:
     Returns:
         The process's exit code.
     """
+    occupy_standard()
     notifier = Notifier()
     settings = loaded.settings.anchored()
     log = build(settings.log_level, settings.log_format)
@@ -92,7 +99,7 @@ def serve(loaded: Loaded) -> Exit:
         # first record: under inetd stderr is the client's connection until it has been adopted.
         inherited = take_inherited()
         stop_early()
-        ignore_upgrade(log)
+        ignore_orders(log)
         raise_limit()
         listeners = open_listeners(settings, inherited.sockets, log)
         if inherited.ignored:
@@ -126,7 +133,7 @@ def serve_for_master(handover: Handover, application: Any = None, log: Log | Non
     try:
         stop_early()
         if application is None:
-            ignore_upgrade(None)  # else the preloader has, and the application may have a use for the signal by now
+            ignore_orders(None)  # else the preloader has, and the application may have a use for SIGUSR2 by now
         ignore_resize()
         release_signals()
         end_with_master(handover.line, wanted=True)
@@ -170,13 +177,20 @@ def import_application(settings: Settings, notifier: Notifier, log: Log) -> Appl
     Raises:
         LoadError: It cannot be imported.
     """
-    if sys.stderr is not None:
-        # systemd's watchdog ends a process that hangs with SIGABRT: its stacks are in the journal then.
-        faulthandler.enable()
+    tell_crashes()
     capture_stdlib(log)
     notifier.status(f"Starting: importing {settings.app}")
     log.debug("Starting", code="started", application=settings.app)
     return load(settings.app, settings.app_dir, settings.factory)
+
+
+def tell_crashes() -> None:
+    """Have a crash write its stacks.
+
+    systemd's watchdog ends what hangs with SIGABRT: they are in the journal then.
+    """
+    if sys.stderr is not None:
+        faulthandler.enable()
 
 
 def end_early(log: Log) -> Exit:
@@ -208,17 +222,22 @@ def stop_early() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a preloader forks with them blocked
 
 
-def ignore_upgrade(log: Log | None) -> None:
-    """Keep SIGUSR2 from ending the process; told to all of a service, it is for its master alone.
+def ignore_orders(log: Log | None) -> None:
+    """Keep SIGHUP and SIGUSR2 from ending the process; told to all of a service, they are for its master alone.
 
-    Before the application is imported, which may have a use for the signal and then has it.
+    Before the application is imported, which may have a use for SIGUSR2 and then has it.
+
+    Args:
+        log: Of a single process, which tells that it has ignored them; None in one that has a master.
     """
 
-    def ignore(*_: object) -> None:
+    def ignore(number: int, _: object) -> None:
         if log is not None:
-            log.warning("SIGUSR2 ignored: a single process is not upgraded in place; restart it, or use --workers")
+            log.warning(IGNORED[number])
 
-    signal.signal(signal.SIGUSR2, ignore)
+    # A handler, because what is ignored would be so in programs that the application starts, too (execve(2)).
+    for number in IGNORED:
+        signal.signal(number, ignore)
 
 
 def ignore_resize() -> None:

@@ -87,6 +87,18 @@ def raise_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def occupy_standard() -> None:
+    """Put /dev/null where standard input, output or error is closed.
+
+    The next that is opened would get that number: a socket, in whose place a child process then has its own stream.
+    """
+    for number in _STANDARD_FDS:
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the least number that is free
+
+
 def read_limit() -> int:
     """How many descriptors this process may have; 2**63 - 1 for any number of them."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

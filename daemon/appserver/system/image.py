@@ -23,6 +23,9 @@ SIGNALS: Final = frozenset(
 )
 """What a master acts on, and what would end or stop a process that has no handler yet."""
 
+ORDERS: Final = SIGNALS - {signal.SIGTERM, signal.SIGINT}
+"""Those of them that tell it to do anything but to end."""
+
 _AT_EXECFN: Final = 31
 """getauxval(3), linux/auxvec.h."""
 
@@ -81,9 +84,19 @@ def held_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def hold_orders() -> None:
+    """Let orders wait until there are handlers; who is told to end before that does."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+
+
 def release_signals() -> None:
     """Take what the image before has let wait, once there are handlers; a child, what its parent lets wait."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def leave_signals() -> None:
+    """Have this thread take no signal: one that it takes in the moment of an exec is gone."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 def become(command: Command, environ: Mapping[str, str], descriptors: Iterable[int]) -> NoReturn:

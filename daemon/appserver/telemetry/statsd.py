@@ -7,6 +7,7 @@ allows, and tags are those of https://docs.datadoghq.com/developers/dogstatsd/da
 Nobody ever waits for it. What cannot be sent is lost, and told once.
 """
 
+import signal
 import socket
 from asyncio import AbstractEventLoop, Future, Task, TimerHandle
 from collections import Counter
@@ -135,6 +136,8 @@ class Statsd:
                 found.set_exception(error)
 
         def ask() -> None:
+            # Signals are for the main thread: what this one takes in the moment of an upgrade's exec would be gone.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             addresses: _Found = ()
             error = None
             try:
