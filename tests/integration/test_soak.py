@@ -22,8 +22,9 @@ from tests.integration.workers import Crew, count_fds, eventually, read_memory
 FULL: Final = bool(os.environ.get("FULL"))
 SECONDS: Final = 300 if FULL else 8
 """Of traffic without a reload."""
-TIMES: Final = 100 if FULL else 4
-"""Reloads, and then kills."""
+RELOADS: Final = 100 if FULL else 4
+KILLS: Final = 30 if FULL else 4
+"""Of workers, whose successors are held back for longer each time."""
 CLIENTS: Final = 32
 WORKERS: Final = 2
 GROWTH: Final = 3 * 1024 * 1024
@@ -99,10 +100,10 @@ def test_memory_and_descriptors_stay_flat(serve: Starter, tmp_path: Path) -> Non
     crew.settle(WORKERS)
     fds, memory = count_fds(crew.pid), read_memory(crew.pid)
     with clients(ports[0], ports[1], root, CLIENTS) as reloaded:
-        for _ in range(TIMES):
+        for _ in range(RELOADS):
             assert reload(crew).returncode == 0
     assert reloaded["lost"] == {}
-    for _ in range(TIMES):
+    for _ in range(KILLS):
         victim = min(crew.settle(WORKERS))
         os.kill(victim, signal.SIGKILL)
         crew.settle(WORKERS, without=victim, timeout=60)
@@ -110,5 +111,5 @@ def test_memory_and_descriptors_stay_flat(serve: Starter, tmp_path: Path) -> Non
     print(f"{sum(reloaded['answered'].values())} answered; the master grew by {grown >> 10} KiB")
     assert grown < GROWTH
     eventually(lambda: count_fds(crew.pid) <= fds, "the master's descriptors as before")
-    assert crew.report()["workers_lost"] == TIMES
+    assert crew.report()["workers_lost"] == KILLS
     crew.assert_tidy()
