@@ -3,6 +3,7 @@
 import http.client
 import signal
 import socket
+import time
 from contextlib import ExitStack, closing
 from itertools import pairwise
 from pathlib import Path
@@ -287,6 +288,15 @@ def test_a_thread_that_an_application_leaves_behind_does_not_keep_the_process(se
     server = serve("behaviour:app")
     assert server.get("/thread") == (200, b"started")
     assert server.stop(timeout=10) == 0
+
+
+def test_a_second_signal_does_not_wait_for_such_a_thread(serve: Starter) -> None:
+    server = serve("behaviour:app")
+    assert server.get("/thread") == (200, b"started")
+    server.send_signal(signal.SIGTERM)
+    server.record(message="Stopped")
+    time.sleep(0.5)  # nothing tells of it, but nothing is left to do then
+    assert server.stop() == 0
 
 
 def test_a_signal_while_the_loop_is_blocked_is_taken_when_it_turns_again(serve: Starter) -> None:

@@ -339,6 +339,19 @@ def test_a_change_during_a_reload_is_not_lost(begin: Callable[..., Crew], shop: 
     assert version(crew) == "three"
 
 
+def test_workers_stay_where_a_reload_finds_none_wanted(begin: Callable[..., Crew], tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text("workers = 2\n")
+    crew = begin("--config", settings)
+    crew.settle(2)
+    for attempt in (1, 2):
+        settings.write_text("")
+        assert reload(crew).returncode == 0
+        crew.settle(2)
+        said = [record["message"] for record in crew.server.records if "restart" in record["message"]]
+        assert said == ["workers cannot go without a restart: 2 stay"] * attempt
+
+
 def test_a_reload_during_the_start_is_refused(serve: Starter, tmp_path: Path) -> None:
     control = tmp_path / "control.sock"
     words = ("-w", "1", "--control", f"unix:{control}")

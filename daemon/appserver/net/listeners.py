@@ -275,9 +275,14 @@ def _bind_unix(path: str, settings: Settings, *, control: bool = False) -> Liste
 def _locked(folder: Path) -> Iterator[None]:
     """Keep others that start in this moment from taking our file, bound but not listening yet, for a stale one.
 
-    A courtesy among ourselves: in /tmp anybody may hold the lock, so after a while we go on without it.
+    A courtesy among ourselves: in /tmp anybody may hold the lock, so after a while we go on without it; and without
+    any in a folder that may be written and not be read.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        yield
+        return
     try:
         for _ in range(LOCK_TRIES):
             try:

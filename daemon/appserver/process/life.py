@@ -378,9 +378,12 @@ class Life:
 
     def _on_master(self, line: socket) -> None:
         """The master says that successors serve, that memory is short or that it is time to cut; or it is no more."""
-        word = b""
-        with suppress(OSError):
+        try:
             word = line.recv(QUESTION_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            word = b""
         if (reply := self.witness.reply(word)) is not None:
             self._notifier.answer(reply)
             return
@@ -392,13 +395,15 @@ class Life:
                 acceptor.listener.inherited = True  # so what waits in its backlog is left to them
             self._on_stop("the master's word")
             return
-        self._stops = max(self._stops, 1)
         if word == HURRY:
+            self._stops = max(self._stops, 1)
             self._on_stop("word of the master")
-            return
-        self._loop.remove_reader(line)
-        self._log.warning("Stopping: the master is gone", code="stopping")
-        self._stop.set()
+        elif not word:
+            self._stops = max(self._stops, 1)
+            self._loop.remove_reader(line)
+            self._log.warning("Stopping: the master is gone", code="stopping")
+            self._stop.set()
+        # All else is of a later version, which has taken over meanwhile and knows more words.
 
     def _on_last(self) -> None:
         """The connections that we were started for (Accept=yes, inetd) are over, and nothing accepts others."""

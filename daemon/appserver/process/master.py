@@ -207,7 +207,8 @@ class Master:
     def _begin(self, loaded: Loaded) -> Generation:
         # What takes a restart is as it was, for workers too: they would serve what nobody listens for.
         fixed = {row.name: getattr(self._fixed, row.name) for row in ROWS if not row.reload}
-        settings = replace(loaded.settings, **fixed).anchored()
+        workers = loaded.settings.workers or self._fixed.workers
+        settings = replace(loaded.settings, workers=workers, **fixed).anchored()
         return self._crew.begin(settings, {**self._environ, **loaded.variables})
 
     def reload(self) -> "asyncio.Task[str | None]":
@@ -274,6 +275,8 @@ class Master:
 
     def _warn_of_fixed(self, loaded: Loaded) -> None:
         """Say which changed settings take a restart."""
+        if loaded.settings.workers is None:
+            self._log.warning(f"workers cannot go without a restart: {self._fixed.workers} stay")
         for row in ROWS:
             before, after = getattr(self._fixed, row.name), getattr(loaded.settings, row.name)
             if not row.reload and before != after:

@@ -421,8 +421,15 @@ def _report(log: Log, loop: AbstractEventLoop, context: dict[str, Any]) -> None:
 def leave(code: Exit) -> None:
     """See to it that the process ends, even when a thread of the application does not.
 
-    The interpreter waits for threads without end; the service manager would kill it, and record a failure.
+    The interpreter waits for threads without end; the service manager would kill it, and record a failure. Who asks
+    for the end once more while it does has it at once.
     """
+
+    def leave_now(*_: object) -> None:
+        os._exit(code)
+
+    for number in STOPS:
+        signal.signal(number, leave_now)
     if threading.active_count() > 1:
 
         def leave() -> None:

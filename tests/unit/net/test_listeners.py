@@ -1,3 +1,4 @@
+import errno
 import grp
 import os
 import pwd
@@ -217,6 +218,17 @@ def test_a_stale_socket_is_replaced(listen: Listen, folder: Path) -> None:
         dead.listen()
     assert path.is_socket()
     [listener] = listen(f"unix:{path}")
+    assert can_connect(listener)
+
+
+def test_a_folder_that_may_be_written_and_not_be_read_is_good_enough(
+    listen: Listen, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, flags: int) -> int:
+        raise PermissionError(errno.EACCES, "as for everybody but root", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    [listener] = listen(f"unix:{folder}/app.sock")
     assert can_connect(listener)
 
 

@@ -2,15 +2,19 @@
 
 import os
 import resource
+import select
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from appserver.net.listeners import Listener
 from appserver.process.spawn import Worker, explain_exit, start_worker
 from appserver.settings import Settings
+from appserver.system.notify import hear
 
 
 @pytest.mark.parametrize(
@@ -102,3 +106,29 @@ def test_a_worker_that_has_ended_takes_signals_without_harm() -> None:
     worker.retire()
     assert worker.stacks() == ""
     assert worker.reap() == -signal.SIGKILL
+
+
+def test_a_worker_leaves_at_a_word_that_it_knows_and_at_no_other() -> None:
+    """A later version may take its master over, and knows more words."""
+    settings = Settings(app="behaviour:app", app_dir=str(Path(__file__).parents[2] / "apps"), log_level="error")
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        voice = os.eventfd(1)
+        worker = start_worker(1, 1, settings, os.environ, [Listener(sock, "web")], voice=voice)
+        os.close(voice)
+    told: list[dict[str, str]] = []
+
+    def wait_for(name: str) -> None:
+        while not any(name in said for said in told):
+            assert select.select([worker.line], [], [], 30)[0], told
+            said, open_ = hear(worker.line)
+            told.extend(said)
+            assert open_, told
+
+    wait_for("READY")
+    worker.line.send(b"a word of a later version")
+    worker.line.send(b'{"ask": "log-level", "level": "error", "id": 1}')
+    wait_for("X_ANSWER")  # so the word before it has been read
+    assert not any("STOPPING" in said for said in told)
+    worker.retire()
+    wait_for("STOPPING")
+    assert worker.reap() == 0
