@@ -160,6 +160,21 @@ def test_the_log_level_changes_without_a_restart(server: Crew) -> None:
         assert said(server, f"loud{number}")
 
 
+@pytest.mark.parametrize("arguments", [(), ("-w", "1")], ids=KINDS)
+def test_access_records_follow_the_level_too(arguments: tuple[str, ...], begin: Begin) -> None:
+    crew = begin("behaviour:app", *arguments, tracebacks=True)
+    crew.server.get("/?first")
+    crew.server.access("/?first")
+    assert ctl(crew, "log-level", "warning").returncode == 0
+    crew.server.get("/?quiet")
+    crew.server.get("/fail")
+    crew.server.record(http_target="/fail", level="warning")  # written in their order: the one before it never will be
+    assert ctl(crew, "log-level", "info").returncode == 0
+    crew.server.get("/?loud")
+    crew.server.access("/?loud")
+    assert not [record for record in crew.server.records if record.get("http_target") == "/?quiet"]
+
+
 def test_a_worker_that_comes_later_has_the_level_too_until_a_reload(begin: Begin) -> None:
     crew = begin("behaviour:app", "-w", "1", tracebacks=True)
     [first] = crew.settle(1)

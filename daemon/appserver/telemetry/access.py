@@ -107,6 +107,7 @@ class AccessLog:
         "_plain",
         "_rendered",
         "_templates",
+        "_threshold",
         "_timer",
         "_waiting",
     )
@@ -125,6 +126,7 @@ class AccessLog:
         self._dropped = 0  # since then
         self._failed = False  # the last write
         self._templates: dict[_Key, bytes] = {}
+        self._threshold = log.channel.threshold  # that these were made for
 
     def start(self, loop: AbstractEventLoop) -> None:
         """Write in batches from now on, by timers of the loop."""
@@ -210,6 +212,10 @@ class AccessLog:
     def _render(self, batch: list[_Facts]) -> list[bytes]:
         # One loop over bytes with everything at hand: calls and strings would cost 1 us more for each record.
         form, templates, names = self._channel.form, self._templates, _HEADERS
+        if self._threshold != self._channel.threshold:
+            # `change_level`: a template tells too whether its level is written.
+            self._threshold = self._channel.threshold
+            templates.clear()
         plain, unit = self._plain, 10 ** (9 - form.digits)
         second, at = -_SECOND, b""
         rendered: list[bytes] = []

@@ -17,7 +17,7 @@ from appserver.telemetry import access as access_module
 from appserver.telemetry.access import BACKLOG_BYTES, BATCH, TEMPLATES, AccessLog, _make_record
 from appserver.telemetry.journal import render_datagram, render_fields
 from appserver.telemetry.lines import CONSOLE_PLAIN, JSON_PLAIN, Console, render_json, stamp_local, stamp_utc
-from appserver.telemetry.log import Channel, Log, build
+from appserver.telemetry.log import Channel, Log, build, change_level
 from appserver.telemetry.record import Form
 from appserver.telemetry.text import PLAIN
 
@@ -148,6 +148,20 @@ def test_the_level_decides_which_are_written() -> None:
         assert not stream.getvalue()
     tell(access, status=500)
     assert json.loads(stream.getvalue())["http_status"] == 500
+
+
+def test_a_level_that_is_changed_holds_for_requests_of_a_kind_that_was_there_before() -> None:
+    stream = io.StringIO()
+    log = build("info", "json", stream)
+    access = AccessLog(log)
+    for target, level in ((b"/1", "warning"), (b"/2", "error"), (b"/3", "info"), (b"/4", "trace"), (b"/5", "error")):
+        tell(access, Request(target=target))
+        tell(access, Request(target=target), status=500)
+        change_level(log, level)
+    written = [
+        (record["http_target"], record["http_status"]) for record in map(json.loads, stream.getvalue().splitlines())
+    ]
+    assert written == [("/1", 200), ("/1", 500), ("/2", 500), ("/4", 200), ("/4", 500), ("/5", 200), ("/5", 500)]
 
 
 # --- templates --------------------------------------------------------------------------------------------------------
