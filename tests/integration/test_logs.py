@@ -12,6 +12,7 @@ from time import monotonic
 import pytest
 
 from tests.integration.servers import COMMAND, Starter, UnixConnection, ask, get, receive
+from tests.integration.workers import Crew, eventually
 
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 """What must not stand in a log raw; the line feed ends each line."""
@@ -310,6 +311,26 @@ def test_serving_goes_on_when_the_disk_is_full(serve: Starter, tmp_path: Path) -
     with Path("/dev/full").open("wb") as full:
         server = serve("behaviour:app", "--uds", path, bind=False, stderr=full)
         assert [get(UnixConnection(path), "/log?x") for _ in range(3)] == [(200, b"logged")] * 3
+        assert server.stop() == 0
+
+
+def test_what_a_master_and_its_workers_lose_is_told_as_one(serve: Starter, tmp_path: Path) -> None:
+    path, control = tmp_path / "web.sock", tmp_path / "control.sock"
+    with Path("/dev/full").open("wb") as full:
+        server = serve(
+            "behaviour:app", "-w", "1", "--uds", path, "--control", f"unix:{control}", bind=False, stderr=full
+        )
+        for _ in range(3):
+            get(UnixConnection(path), "/")
+        crew = Crew(server, control)
+        report = eventually(lambda: (found := crew.report())["workers"][0]["log_dropped"] >= 3 and found, "the losses")
+        assert report["log_dropped"] > report["workers"][0]["log_dropped"]
+
+        def told() -> bool:
+            phrase = f", {crew.report()['log_dropped']} log records lost"
+            return any(phrase in message.fields.get("STATUS", "") for message in server.notified.messages)
+
+        eventually(told, "all losses in STATUS=")
         assert server.stop() == 0
 
 

@@ -341,8 +341,8 @@ class Crew:
 
     @property
     def past(self) -> Metrics:
-        """Counts of workers that are gone."""
-        return self._past
+        """What is counted, and goes with this process if nobody takes it over: of workers that are gone, of its log."""
+        return self._past + Metrics(log_dropped=self._log.dropped)
 
     def adopt(self, generations: list[Generation], current: Generation, last: int, past: Metrics) -> None:
         """Take over from a crew before this one, which has held."""
@@ -412,8 +412,8 @@ class Crew:
     # Facts
 
     def figures(self) -> Metrics:
-        """Sums over the workers, and of counts also over those that are gone."""
-        return total((self._past, *(worker.report for worker in self.workers if worker.report is not None)))
+        """Sums over the workers, and of counts also over those that are gone and this process itself."""
+        return total((self.past, *(worker.report for worker in self.workers if worker.report is not None)))
 
     def supervision(self, reloads: Mapping[str, int]) -> Supervision:
         """What the metrics tell of the workers; `reloads` are the master's, by outcome."""

@@ -31,7 +31,7 @@ from appserver.process.endpoints import import_late
 from appserver.process.handover import DROP, HURRY, RETIRE
 from appserver.process.idle import Idle, can_leave, draw_limit
 from appserver.process.inquiry import QUESTION_SIZE, Witness
-from appserver.process.metering import Meter
+from appserver.process.metering import Meter, describe_lost
 from appserver.process.operations import describe_drained
 from appserver.process.relief import Relief, drop_caches
 from appserver.settings import Settings
@@ -160,7 +160,7 @@ class Life:
     def _status(self) -> str:
         figures = self._endpoints[0].service.figures
         what = f"{_count(figures.connections, 'connection')}, {_count(figures.requests, 'request')} in flight"
-        lost = f", {_count(self._log.dropped, 'log record')} lost" if self._log.dropped else ""
+        lost = describe_lost(self._log.dropped)
         if self.state == DRAINING:
             return f"Draining: {what}, {max(0, round(self._drain_end - monotonic()))} s left{lost}"
         certificate = f", {self._certificates.status}" if self._certificates is not None else ""

@@ -34,7 +34,7 @@ from appserver.process.estate import Estate, Tally, adopt_crew
 from appserver.process.generation import Generation
 from appserver.process.idle import Idle, can_leave
 from appserver.process.life import DRAINING, SERVING, STARTING, WARM_SECONDS
-from appserver.process.metering import describe_certificate, make_statsd, report_certificates
+from appserver.process.metering import describe_certificate, describe_lost, make_statsd, report_certificates
 from appserver.process.operations import Led, describe_drained
 from appserver.process.relief import Relief, drop_all, spend_largest
 from appserver.process.upgrade import Upgrades
@@ -452,7 +452,7 @@ class Master:
         return (
             f"{failed}Serving: {serving} of {_count(wanted, 'worker')}, {_count(figures.connections, 'connection')},"
             f" {_count(figures.requests, 'request')} in flight, {figures.answered} answered,"
-            f" {figures.failed} failed{describe_certificate(figures)}"
+            f" {figures.failed} failed{describe_certificate(figures)}{describe_lost(figures.log_dropped)}"
         )
 
 

@@ -83,6 +83,11 @@ def describe_certificate(metrics: Metrics) -> str:
     return f", {show_expiry(name, ends, time())}"
 
 
+def describe_lost(dropped: int) -> str:
+    """What STATUS= says of log records that could not be written; empty where all were."""
+    return f", {dropped} log record{'' if dropped == 1 else 's'} lost" if dropped else ""
+
+
 def make_statsd(settings: Settings, take: Callable[[], Snapshot], loop: AbstractEventLoop, log: Log) -> "Statsd | None":
     """Begin to send what `take` tells to a server of statsd; None where there is none."""
     if settings.statsd_host is None:

@@ -55,7 +55,7 @@ class Metrics:
         statuses: Responses by status. A WebSocket is one, 101 or over HTTP/2 200, when it opens.
         latencies: The same responses by the time they took, by index in `BOUNDS`; behind the last are all others.
         seconds: What they took together.
-        log_dropped: Access records that could not be written.
+        log_dropped: Records of the log that could not be written.
         handshakes_failed: Of TLS.
         loop_lag: How much later than planned the event loop came to a timer, at worst in the last `WINDOW_SECONDS`.
         certificates: When each certificate expires, in seconds since 1970, by its first name.

@@ -24,7 +24,7 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[Metrics], int]], ...]] = (
     ("received_bytes", "Bytes of HTTP and WebSockets that were read, without TLS.", lambda m: m.bytes_received),
     ("sent_bytes", "Bytes of HTTP and WebSockets that were written, without TLS.", lambda m: m.bytes_sent),
     ("tls_handshakes_failed", "TLS handshakes that failed.", lambda m: m.handshakes_failed),
-    ("log_records_dropped", "Access records that could not be written.", lambda m: m.log_dropped),
+    ("log_records_dropped", "Records of the log that could not be written.", lambda m: m.log_dropped),
 )
 _GAUGES: Final[tuple[tuple[str, str, Callable[[Metrics], float]], ...]] = (
     ("requests_in_flight", "Requests that are being answered, WebSockets included.", lambda m: m.requests),

@@ -30,6 +30,17 @@ def test_workers_that_fail_are_counted_by_cause_and_every_known_cause_is_told() 
     asyncio.run(live())
 
 
+def test_records_that_the_master_itself_loses_are_counted_also_by_who_takes_over() -> None:
+    async def live() -> None:
+        with open("/dev/full", "w") as full:  # noqa: ASYNC230, PTH123 - never waits
+            log = build("info", "json", full)
+            crew = Crew([], log, asyncio.get_running_loop())
+            log.info("Hello")
+        assert crew.figures() == crew.past == Metrics(log_dropped=1)
+
+    asyncio.run(live())
+
+
 def test_a_report_is_read_with_its_state() -> None:
     metrics = Metrics(connections=3)
     metrics.observe(200, 0.1)
