@@ -11,6 +11,7 @@ from time import monotonic
 
 import pytest
 
+from appserver.telemetry.datagrams import JOURNAL_SOCKET
 from tests.integration.servers import COMMAND, Starter, UnixConnection, ask, get, receive
 from tests.integration.workers import Crew, eventually
 
@@ -75,6 +76,32 @@ def test_the_format_can_be_said(serve: Starter) -> None:
     server.stop()
     assert not server.records
     assert "Serving behaviour:app on " in server.stderr
+
+
+@pytest.mark.skipif(JOURNAL_SOCKET.exists(), reason="there is a journal")
+@pytest.mark.parametrize("workers", [(), ("-w", "1")])
+def test_a_journal_that_is_asked_for_and_not_there_is_told_once_and_stderr_gets_json(
+    workers: tuple[str, ...], serve: Starter
+) -> None:
+    server = serve("behaviour:app", *workers, "--log-format", "journal")
+    server.get("/")
+    server.access("/")
+    server.stop()
+    assert all(line.startswith("{") for line in server.lines)
+    warnings = [record["message"] for record in server.records if record["level"] == "warning"]
+    assert warnings == [
+        f"--log-format journal: there is no journal at {JOURNAL_SOCKET}; the log goes to stderr, as JSON lines"
+    ]
+
+
+@pytest.mark.skipif(JOURNAL_SOCKET.exists(), reason="there is a journal")
+@pytest.mark.parametrize("workers", [(), ("-w", "1")])
+def test_why_nothing_is_served_is_told_without_the_journal_that_was_asked_for(
+    workers: tuple[str, ...], serve: Starter
+) -> None:
+    server = serve("nothing_at_all:app", *workers, "--log-format", "journal", ready=False, expected=3)
+    assert server.wait() == 3
+    assert "nothing_at_all" in server.record(event="application_failed", level="critical")["message"]
 
 
 def test_the_level_can_be_said(serve: Starter, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 
 from appserver.settings import Settings
+from appserver.telemetry.datagrams import JOURNAL_SOCKET
+from appserver.telemetry.log import has_journal
 
 
 def find_doubts(settings: Settings, *, encrypted: bool, activated: bool = True) -> Iterator[str]:
@@ -14,6 +16,8 @@ def find_doubts(settings: Settings, *, encrypted: bool, activated: bool = True) 
         encrypted: A listener speaks TLS.
         activated: All sockets are somebody else's, who starts the process again for the next connection.
     """
+    if settings.log_format == "journal" and not has_journal():
+        yield f"--log-format journal: there is no journal at {JOURNAL_SOCKET}; the log goes to stderr, as JSON lines"
     if settings.idle_exit and not activated:
         yield "--idle-exit has no effect: the sockets are not systemd's, and nobody would start the process again"
     default = Settings()

@@ -177,12 +177,13 @@ def build(level: str = "info", log_format: str = "auto", stream: TextIO | None =
 
     Args:
         level: The lowest level that is written, a key of `LEVELS`.
-        log_format: `journal`, `json`, `console`, or `auto` to choose by what the stream is.
+        log_format: `journal`, `json`, `console`, or `auto` to choose by what the stream is. Without a journal `journal`
+            is `json`, which `process.doubts` tells.
         stream: Where lines go; stderr by default.
     """
     stream = sys.stderr if stream is None else stream
     threshold = LEVELS[level]
-    chosen = choose_format(stream, os.environ) if log_format == "auto" else log_format
+    chosen = choose_format(log_format, stream, os.environ)
     channel: Channel[Any]
     if chosen == "journal":
         form = Form(render_datagram, lambda _: "", 0, PLAIN)
@@ -200,15 +201,25 @@ def build(level: str = "info", log_format: str = "auto", stream: TextIO | None =
     return Log(channel, [add_request_id, add_traceback], {})
 
 
-def choose_format(stream: TextIO, environ: Mapping[str, str]) -> str:
-    """`journal` when the stream is connected to it, `console` on a terminal, else `json`.
+def choose_format(asked: str, stream: TextIO, environ: Mapping[str, str]) -> str:
+    """What was asked for; of `auto`, `journal` where the stream leads to it, `console` on a terminal, else `json`.
 
-    The journal also needs its socket: in a chroot or a container stderr may lead there while the socket is missing, and
-    libsystemd then drops every record and reports success.
+    The journal also needs its socket, or every record would be lost.
     """
-    if is_journal(stream, environ) and JOURNAL_SOCKET.exists():
+    if asked == "auto" and is_journal(stream, environ) and has_journal():
         return "journal"
-    return "console" if is_terminal(stream) else "json"
+    if asked == "auto":
+        return "console" if is_terminal(stream) else "json"
+    return "json" if asked == "journal" and not has_journal() else asked
+
+
+def has_journal() -> bool:
+    """Whether the journal's socket is there.
+
+    In a chroot or a container it may be missing while stderr leads to the journal, and libsystemd then drops every
+    record and reports success.
+    """
+    return JOURNAL_SOCKET.exists()
 
 
 def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:

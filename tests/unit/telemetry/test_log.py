@@ -67,29 +67,30 @@ def name_journal(stream: TextIO) -> dict[str, str]:
 
 
 def test_a_pipe_gets_json(pipe: tuple[TextIO, TextIO]) -> None:
-    assert choose_format(pipe[1], {}) == "json"
+    assert choose_format("auto", pipe[1], {}) == "json"
 
 
 def test_a_terminal_gets_the_console() -> None:
     leader, follower = pty.openpty()
     with open(leader, "rb", buffering=0), open(follower, "w") as terminal:  # noqa: PTH123
-        assert choose_format(terminal, {}) == "console"
+        assert choose_format("auto", terminal, {}) == "console"
 
 
 def test_the_journal_is_known_by_the_stream_itself(
     pipe: tuple[TextIO, TextIO], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(log_module, "JOURNAL_SOCKET", tmp_path)
-    assert choose_format(pipe[1], name_journal(pipe[1])) == "journal"
+    assert choose_format("auto", pipe[1], name_journal(pipe[1])) == "journal"
     with Path(os.devnull).open("w") as redirected:
-        assert choose_format(redirected, name_journal(pipe[1])) == "json"
+        assert choose_format("auto", redirected, name_journal(pipe[1])) == "json"
 
 
 def test_without_the_journals_socket_lines_go_to_its_stream(
     pipe: tuple[TextIO, TextIO], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(log_module, "JOURNAL_SOCKET", tmp_path / "missing")
-    assert choose_format(pipe[1], name_journal(pipe[1])) == "json"
+    assert choose_format("auto", pipe[1], name_journal(pipe[1])) == "json"
+    assert choose_format("journal", pipe[1], {}) == "json"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,8 @@ def test_the_default_stream_is_the_present_stderr(capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().err)["message"] == "Hello"
 
 
-def test_the_journal_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal_can_be_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(log_module, "JOURNAL_SOCKET", tmp_path)
     sent: list[tuple[bytes, ...]] = []
     monkeypatch.setattr(datagrams, "sendv", lambda *fields: sent.append(fields))
     log = build("info", "journal")
