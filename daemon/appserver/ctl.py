@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments, without the program's name; None for the process's own.
 
     Returns:
-        One of `errors.Exit`.
+        One of `errors.Exit`. Ctrl-C ends the process by its signal, which a shell shows as 130.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -75,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # `appserverctl config | head`: what was wanted has been read. The interpreter must not try again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
+    except KeyboardInterrupt:
+        # By the signal itself, without a traceback: a shell that waits ends the loop or the script around it too.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+        return 128 + signal.SIGINT  # process 1 of a container: the kernel ends it by no signal without a handler
 
 
 def check(words: Sequence[str]) -> Exit:

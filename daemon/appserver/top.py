@@ -296,10 +296,12 @@ def _run(
         with suppress(Empty):
             while True:
                 history.add(*heard.get_nowait())
-        # Asked each time: of two changes in a row ncurses may tell the first one alone.
+        # Asked each time: of two changes in a row ncurses may tell the first one alone. A serial console has no size
+        # (0x0); there it stays what ncurses takes it for, 80x24 if terminfo(5) does not know better.
         width, height = os.get_terminal_size()
-        if (height, width) != screen.getmaxyx():
+        if width and height and (height, width) != screen.getmaxyx():
             curses.resizeterm(height, width)
+        height, width = screen.getmaxyx()
         screen.erase()
         for row, (text, style) in enumerate(render(history, width, height, sort, backwards=backwards, bars=bars)):
             with suppress(curses.error):  # the last cell of a screen: there is no place for the cursor behind it

@@ -3,6 +3,8 @@
 import http.client
 import json
 import os
+import pty
+import select
 import signal
 import socket
 import ssl
@@ -17,7 +19,7 @@ import pytest
 
 from tests.certificates import Issuer
 from tests.integration.devtools import looking
-from tests.integration.servers import PATIENCE, SCRIPTS, Starter, UnixConnection, listening, run
+from tests.integration.servers import PATIENCE, SCRIPTS, Starter, UnixConnection, clean_environment, listening, run
 from tests.integration.terminal import running
 from tests.integration.test_sockets import handed
 from tests.integration.workers import Crew, eventually
@@ -471,6 +473,49 @@ def test_top_needs_a_terminal_and_a_server(tmp_path: Path, begin: Begin) -> None
         assert "TERM: 'dumb': expected a terminal whose cursor can be moved" in screen
     with running(tmp_path, [*command[:-1], str(tmp_path / "none")]) as terminal:
         assert "No such file or directory" in "".join(terminal.shows("ended with 3"))
+
+
+def test_top_draws_on_a_terminal_that_has_no_size(begin: Begin) -> None:
+    crew = begin("behaviour:app")
+    screen, program = pty.openpty()  # 0x0, as serial consoles are
+    with open(screen, "r+b", buffering=0) as screen_file, open(program, "r+b", buffering=0) as program_file:  # noqa: PTH123
+        process = subprocess.Popen(
+            [SCRIPTS / "appserverctl", "top", "--control", str(crew.control)],
+            stdin=program_file,
+            stdout=program_file,
+            stderr=subprocess.PIPE,
+            env=clean_environment(TERM="vt220"),
+            start_new_session=True,
+        )
+        shown = b""
+        while b"q quit" not in shown and select.select([screen_file], [], [], PATIENCE)[0]:
+            shown += screen_file.read(65536)
+        screen_file.write(b"q")
+        _, complaints = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, complaints) == (0, b"")
+    assert b"behaviour:app  serving" in shown
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("reload",), ("upgrade",), ("restart-worker", "1"), ("log-level", "info")]
+)
+def test_a_command_that_waits_ends_at_ctrl_c_by_its_signal_and_says_nothing(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "control.sock"
+    with listening(socket.AF_UNIX, str(path)) as listener:
+        listener.settimeout(PATIENCE)
+        command = [str(SCRIPTS / "appserverctl"), *words, "--control", str(path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment())
+        peer, _ = listener.accept()
+        with peer:
+            assert peer.recv(4096)  # it waits for the answer from now on
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=PATIENCE) == (b"", b"")
+    assert process.returncode == -signal.SIGINT
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
