@@ -137,6 +137,10 @@ def read_toml(path: str | None, known: Iterable[str]) -> tuple[dict[str, Any], s
         # Its one message without a place: "at end of document".
         reason = str(error).replace("end of document", _place(text, len(text)))
         raise UsageError(path, None, f"is not TOML: {reason}") from None
+    except (ValueError, RecursionError) as error:
+        # A number of more digits than int() takes; arrays in arrays in arrays.
+        reason = str(error).partition(";")[0]  # what follows is advice for who can change the program
+        raise UsageError(path, None, f"cannot be read: {reason}") from None
     names = set(known)
     for key in table:
         if key not in names:
@@ -147,15 +151,25 @@ def read_toml(path: str | None, known: Iterable[str]) -> tuple[dict[str, Any], s
 def read_variables(path: str | None) -> tuple[dict[str, str], str]:
     """Read a file of environment variables, as python-dotenv reads it.
 
-    Returns and raises as `read_toml` does.
+    Returns:
+        The variables, and the path without the hyphen.
+
+    Raises:
+        UsageError: It cannot be read, or has what no environment can hold.
     """
     if path is None:
         return {}, ""
     from dotenv import dotenv_values  # noqa: PLC0415 - 5 ms, as above
 
     text, path = _read(path)
-    values = dotenv_values(stream=io.StringIO(text))
-    return {name: value for name, value in values.items() if value is not None}, path
+    values = {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value is not None}
+    for name, value in values.items():
+        # What putenv(3) and execve(2) cannot take: `'A=B'=x` is a name for python-dotenv.
+        if "=" in name or "\0" in name:
+            raise UsageError(path, name, "expected a name without = and without NUL")
+        if "\0" in value:
+            raise UsageError(f"{path}: {name}", None, "expected a value without NUL")  # which may be a secret
+    return values, path
 
 
 def _read(path: str) -> tuple[str, str]:

@@ -55,6 +55,17 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place_and_exit_code_2(text: 
     assert line in ended.stderr
 
 
+@pytest.mark.parametrize("words", [("appserver",), ("appserver", "-w", "1"), ("appserverctl", "check")])
+def test_a_variable_that_no_environment_can_hold_is_one_line_and_exit_code_2(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "shop.env"
+    file.write_text("SHOP_COLOUR=r\0d\n")
+    ended = run(*words[1:], "--env-file", file, program=words[0])
+    assert ended.returncode == 2
+    assert ended.stderr == f"{words[0]}: {file}: SHOP_COLOUR: expected a value without NUL\n"
+
+
 def test_a_mistake_in_the_environment_names_the_variable() -> None:
     ended = run(APPSERVER_LOG_LEVEL="loud")
     assert ended.returncode == 2

@@ -281,7 +281,8 @@ def test_a_variable_that_no_environment_can_hold_changes_nothing(begin: Callable
     old = crew.settle(1)
     environment.write_text('SHOP_COLOUR="r\0d"\n')
     assert reload(crew).returncode == 3
-    assert "cannot be started: embedded null byte" in crew.server.record(event="reload_failed")["message"]
+    why = f"{environment}: SHOP_COLOUR: expected a value without NUL"
+    assert crew.server.record(event="reload_failed")["message"].endswith(f": {why}")
     # Nothing of it is left that could still grow.
     crew.server.send_signal(signal.SIGTTIN)
     assert old < crew.settle(2)

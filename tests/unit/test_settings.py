@@ -320,6 +320,8 @@ def test_a_file_has_native_values(tmp_path: Path) -> None:
         ("access_log = 'no'", ": access_log: 'no': expected true or false"),
         ("uds_mode = 660", ': uds_mode: 660: expected octal permission bits such as "0660"'),
         ("port = ", ": is not TOML: Invalid value (at line 1, column 8)"),
+        ("port = " + "9" * 5000, ": cannot be read: Exceeds the limit (4300 digits) for integer string conversion"),
+        ("bind = " + "[" * 100_000, ": "),
         ("[server]\nport = 80", ": server: unknown key"),
     ],
 )
@@ -385,6 +387,20 @@ def test_a_file_of_variables_cannot_name_other_files(tmp_path: Path) -> None:
     path = write(tmp_path / ".env", f"APPSERVER_CONFIG={other}\nAPPSERVER_ENV_FILE=/none\n")
     settings = load(["--env-file", path], {}).settings
     assert (settings.config, settings.env_file, settings.port) == (None, path, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("GOOD=1\nSECRET=a\0b\n", ": SECRET: expected a value without NUL"),
+        ("A=a\0b\nA=1\nB='${A}\0'\n", ": B: expected a value without NUL"),
+        ("A\0B=1\n", ": 'A\\x00B': expected a name without = and without NUL"),
+        ("'A=B'=1\n", ": 'A=B': expected a name without = and without NUL"),
+    ],
+)
+def test_what_no_environment_can_hold_is_refused_by_its_name(text: str, rest: str, tmp_path: Path) -> None:
+    path = write(tmp_path / ".env", text)
+    assert refuse(["--env-file", path]) == f"{path}{rest}"
 
 
 def test_a_missing_file_of_variables_is_an_error() -> None:
