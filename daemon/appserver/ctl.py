@@ -223,7 +223,8 @@ def _check_application(loaded: Loaded) -> bool:
     """Import the application in a process of its own: it may do anything, exit and crash included."""
     settings = loaded.settings
     began = time.monotonic()
-    reading, writing = os.pipe()
+    # No pipe: its end would be that of the last process that the import leaves behind.
+    answer = os.memfd_create("appserver-answer")
     # -P: like the installed script, and unlike a plain -c, without the working folder on sys.path.
     command = [
         sys.executable,
@@ -233,15 +234,12 @@ def _check_application(loaded: Loaded) -> bool:
         settings.app,
         settings.app_dir,
         str(settings.factory),
-        str(writing),
+        str(answer),
     ]
-    with os.fdopen(reading, "rb") as answer:
-        environment = {**os.environ, **loaded.variables}
-        # What the application prints is no part of the answer, and goes to stderr (2).
-        child = subprocess.Popen(command, pass_fds=[writing], stdout=2, env=environment)  # noqa: S603 - our own
-        os.close(writing)
-        said = answer.read().decode(errors="replace")
-        code = child.wait()
+    with os.fdopen(answer, "rb") as file:
+        code = _run_to_its_end(command, {**os.environ, **loaded.variables}, answer)
+        file.seek(0)
+        said = file.read().decode(errors="replace")
     if code == 0 and said == "ok":
         _report("application", "ok", f"{settings.app} imported in {time.monotonic() - began:.2f} s")
         return True
@@ -250,6 +248,25 @@ def _check_application(loaded: Loaded) -> bool:
         said = f"{settings.app}: importing it ended the process with {ended}"
     _report("application", "FAILED", said)
     return False
+
+
+def _run_to_its_end(command: Sequence[str], environment: Mapping[str, str], answer: int) -> int:
+    """Run a process that inherits a descriptor, and end with it what it leaves behind; its exit code."""
+    # Ignored by who has started this process, it would have the kernel reap the child: waitid(2), ECHILD.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # What the application prints is no part of the answer, and goes to stderr (2).
+    child = subprocess.Popen(  # noqa: S603 - our own
+        command, pass_fds=[answer], stdout=2, env=environment, start_new_session=True
+    )
+    try:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    finally:
+        # Before it is reaped: its number may be another one's then. Not SIGKILL for all: multiprocessing's resource
+        # tracker, which ignores SIGTERM, still removes what the application has in /dev/shm.
+        os.killpg(child.pid, signal.SIGTERM)
+        child.kill()  # at Ctrl-C, whatever it makes of SIGTERM
+        child.wait()
+    return child.returncode
 
 
 def try_import(app: str, app_dir: str, factory: str, answer: str) -> None:

@@ -2,12 +2,14 @@
 
 import errno
 import json
+import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.integration.servers import APPS, Starter, listening, run
+from tests.integration.servers import APPS, PATIENCE, SCRIPTS, Starter, clean_environment, listening, run
 
 # --- exit codes -------------------------------------------------------------------------------------------------------
 
@@ -208,6 +210,41 @@ def test_appserverctl_check_tries_application_and_sockets() -> None:
         taken = run(*arguments, "--port", str(listener.getsockname()[1]), program="appserverctl")
     assert taken.returncode == 3
     assert "in use" in taken.stdout
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        "import os, signal\nif os.fork() == 0:\n    signal.pause()\n    os._exit(0)\n",
+        "import multiprocessing\nmanager = multiprocessing.get_context('fork').Manager()\n",
+        "import subprocess\nsubprocess.Popen(['sleep', '1000'])\n",
+    ],
+    ids=["fork", "manager", "program"],
+)
+def test_appserverctl_check_ends_and_leaves_nothing_behind_that_the_import_has_started(
+    leave: str, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(f"{leave}async def app(scope, receive, send): ...\n")
+    # Whoever is left holds stderr, whose end this waits for.
+    ended = run("check", "shop:app", "--app-dir", tmp_path, "-b", "127.0.0.1:0", program="appserverctl")
+    assert ended.returncode == 0, ended.stderr
+    assert "application  ok       shop:app imported in " in ended.stdout
+
+
+def test_an_import_that_hangs_ends_with_the_check_at_ctrl_c(tmp_path: Path) -> None:
+    hangs = "import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('hangs', flush=True)\nsignal.pause()\n"
+    (tmp_path / "shop.py").write_text(hangs)
+    process = subprocess.Popen(
+        [SCRIPTS / "appserverctl", "check", "shop:app", "--app-dir", tmp_path, "-b", "127.0.0.1:0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=clean_environment(),
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"hangs\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=PATIENCE)[1] == b""
+    assert process.returncode == -signal.SIGINT
 
 
 # --- how an application is named --------------------------------------------------------------------------------------
