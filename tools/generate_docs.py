@@ -37,7 +37,7 @@ A setting can be given in four places. The first one that has it wins:
 
 Sizes are bytes. The suffixes K, M, G and T are powers of 1024. Times are seconds, or have a unit: `500ms`, `10min`,
 `2h`. Where a flag may be repeated, the variable and the file take the values in one: a TOML array, or a string with
-commas between (for `header`: with line feeds between).
+commas between (for `header`: with line feeds between). In an array a path is taken whole: it may have commas in it.
 
 An unknown flag or key is an error. An unknown `APPSERVER_*` variable is a warning in the log.
 """

@@ -43,6 +43,7 @@ class Kind(Generic[T_co]):
         many: A tuple; each occurrence of the flag adds to it, and a TOML array gives it whole.
         text: A TOML string is taken as well.
         secret: Errors do not show the value.
+        item: A string of a TOML array to value, where it is not read as text is: a path is taken whole, commas and all.
     """
 
     parse: Callable[[str], T_co]
@@ -54,6 +55,7 @@ class Kind(Generic[T_co]):
     many: bool = False
     text: bool = True
     secret: bool = False
+    item: Callable[[str], T_co] | None = None
 
     @property
     def switch(self) -> bool:
@@ -70,7 +72,7 @@ class Kind(Generic[T_co]):
             texts = [item for item in raw if isinstance(item, str)]
             if len(texts) != len(raw):
                 raise UnfitError(f"expected an array of strings, each {self.expected}")
-            return self.join(self.parse(text) for text in texts)
+            return self.join(map(self.item or self.parse, texts))
         if isinstance(raw, str) and self.text:
             return self.parse(raw)
         # In Python True is an int; in a settings file `port = true` is a mistake.
@@ -381,7 +383,12 @@ PATH: Final = Kind(_word, "expected a path", "PATH")
 FOLDER: Final = Kind(_word, "expected a folder's path", "FOLDER")
 CREDENTIAL: Final = Kind(_word, "expected a path or credential:NAME", "PATH")
 CREDENTIALS: Final = Kind(
-    _path_list, "expected paths or credential:NAME, with commas between", "PATH", many=True, show=",".join
+    _path_list,
+    "expected paths or credential:NAME, with commas between",
+    "PATH",
+    many=True,
+    show=",".join,
+    item=lambda text: (_word(text),),
 )
 PASSWORD: Final = Kind(
     lambda text: Password(_word(text)),

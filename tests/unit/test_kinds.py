@@ -318,6 +318,13 @@ def test_paths_are_a_list() -> None:
     assert kinds.CREDENTIALS.read(["/a.pem", "/b.pem"]) == ("/a.pem", "/b.pem")
 
 
+def test_a_path_with_a_comma_can_stand_in_an_array() -> None:
+    assert kinds.CREDENTIALS.read(["/shop,v2/a.pem", "credential:b"]) == ("/shop,v2/a.pem", "credential:b")
+    for nothing in ("", "a\0b"):
+        with pytest.raises(UnfitError):
+            kinds.CREDENTIALS.read([nothing])
+
+
 def test_a_password_may_be_a_number() -> None:
     assert kinds.PASSWORD.read(31337).text == "31337"
 

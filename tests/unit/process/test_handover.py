@@ -173,6 +173,15 @@ def test_settings_that_are_written_and_read_are_the_same() -> None:
     assert read_settings(json.loads(json.dumps(write_settings(Settings())))) == Settings()
 
 
+def test_a_certificate_keeps_its_path_whatever_folder_it_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "shop, v2 "
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    settings = load(["--tls-cert=a.pem,b.pem", "--tls-key=a.key", "--tls-key=credential:b"], {}).settings.anchored()
+    assert settings.tls_cert == (f"{folder}/a.pem", f"{folder}/b.pem")
+    assert read_settings(json.loads(json.dumps(write_settings(settings)))) == settings
+
+
 def test_settings_of_another_version_are_read_as_far_as_they_are_known() -> None:
     told = {"app": "shop:app", "no_such_setting": 1, "linger": "for ever", "backlog": 7}
     assert read_settings(told) == Settings(app="shop:app", backlog=7)
