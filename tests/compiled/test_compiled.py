@@ -29,6 +29,8 @@ FOREIGN = [
     # They import a module for a second time, which a native one is not.
     "tests/unit/test_ctl.py::test_check_knows_whether_the_engine_is_there",
     "tests/unit/wire/test_select.py::test_without_the_native_library_auto_is_the_next_and_the_native_one_an_error",
+    "tests/unit/wire/test_select.py::test_without_the_native_http2_library_auto_is_h2_and_the_native_one_an_error",
+    "tests/unit/wire/test_select.py::test_a_native_http2_library_that_cannot_be_loaded_gives_way_and_is_told",
 ]
 """Tests that only source can pass."""
 

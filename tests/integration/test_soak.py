@@ -56,7 +56,7 @@ def list_files(pid: int) -> Counter[str]:
     return kinds
 
 
-@pytest.mark.timeout(1000 if FULL else 150)
+@pytest.mark.timeout(2000 if FULL else 150)
 def test_memory_and_descriptors_stay_flat(serve: Starter, tmp_path: Path) -> None:
     issuer = Issuer()
     pair = issuer.issue(tmp_path / "a.pem", "127.0.0.1")

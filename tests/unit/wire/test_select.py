@@ -90,7 +90,7 @@ def test_an_http2_engine_is_imported_for_the_first_connection(monkeypatch: pytes
     assert (len(first.take()), second.state) == (1, "open")
 
 
-def test_without_the_native_http2_library_auto_is_the_reference_and_the_native_one_an_error(
+def test_without_the_native_http2_library_auto_is_h2_and_the_native_one_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "ngh2", None)
@@ -100,7 +100,7 @@ def test_without_the_native_http2_library_auto_is_the_reference_and_the_native_o
         pick_http2("ngh2")
 
 
-def test_a_native_http2_library_that_cannot_be_loaded_is_told_and_the_reference_takes_its_place(
+def test_a_native_http2_library_that_cannot_be_loaded_gives_way_and_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "ngh2.py").write_text("raise ImportError('libnghttp2.so.14: cannot open shared object file')")
