@@ -188,7 +188,7 @@ class Crew:
                 self.preloaders.order(generation.number, number, failures, settings, environ, generation.voice)
                 return  # it comes by way of _enlist()
             worker = start_worker(number, generation.number, settings, environ, self._listeners, voice=generation.voice)
-        except (OSError, ValueError) as error:  # ValueError: from the master before it
+        except (OSError, ValueError) as error:  # ValueError: a variable with a NUL, which no environment can hold
             why = error.strerror if isinstance(error, OSError) else error
             self._log.error(
                 f"A worker cannot be started: {why}", code="worker_failed", errno=getattr(error, "errno", None)
