@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Self
+from typing import IO, Any, Final, Self
 
 import pytest
 
@@ -22,6 +22,18 @@ from tests.integration.servers import APPS, PATIENCE, ROOT, SCRIPTS, clean_envir
 
 CLIENTS: Final = ("203.0.113.7/32", "2001:db8::7/128")
 """Addresses of clients from elsewhere (RFC 5737, RFC 3849): peers on loopback are trusted to be proxies."""
+
+FORGED: Final = {
+    "Forwarded": "for=198.51.100.1;host=evil.example",
+    "X-Forwarded-For": "198.51.100.1",
+    "X-Forwarded-Host": "evil.example",
+    "X-Forwarded-Port": "8443",
+    "X-Forwarded-Prefix": "/evil",
+    "X-Forwarded-Proto": "https",
+    "X-Real-IP": "198.51.100.1",
+    "X-Request-ID": "mine",
+}
+"""What such a client may say of itself, as if it were a proxy; none of it may arrive as it stands here."""
 
 # What users without rights must be able to read, though it may lie in a home folder that only its owner may enter.
 _SHARED: Final = tuple(dict.fromkeys((Path(sys.base_prefix).resolve(), ROOT)))
@@ -175,6 +187,16 @@ def find_processes(inside: Isolation, count: int, url: str) -> tuple[set[int], s
 def curl(*words: str | Path) -> Sequence[str]:
     """A curl command that says nothing but the answer, and that no proxy of the host is asked for."""
     return ["curl", "--silent", "--show-error", "--fail", "--globoff", "--noproxy", "*", *map(str, words)]
+
+
+def forge() -> list[str]:
+    """Options of curl that send the FORGED fields."""
+    return [word for name, value in FORGED.items() for word in ("--header", f"{name}: {value}")]
+
+
+def arrived(scope: Mapping[str, Any]) -> set[str]:
+    """Which of the FORGED fields a request has, with whatever value."""
+    return {name for name in FORGED if name.lower() in scope["headers"]}
 
 
 def environment() -> Mapping[str, str]:

@@ -19,7 +19,7 @@ from tests.apps.behaviour import BLOCK, blocks
 from tests.apps.extensions import PIECE
 from tests.certificates import Issuer
 from tests.integration.http2 import ENGINES, remarks, take_peak
-from tests.integration.isolation import Isolation, Load, curl, find_processes, requires_root
+from tests.integration.isolation import Isolation, Load, arrived, curl, find_processes, forge, requires_root
 from tests.integration.servers import COMMAND, ROOT, Server, Starter
 
 pytestmark = requires_root
@@ -206,9 +206,9 @@ def test_a_download_comes_whole_through_haproxy(behind: Server, inside: Isolatio
 def test_client_scheme_and_request_id_come_from_haproxy_and_not_from_the_client(
     host: str, client: str, behind: Server, inside: Isolation
 ) -> None:
-    forged = ["X-Forwarded-For: 198.51.100.1", "X-Forwarded-Proto: https", "X-Request-ID: mine"]
-    options = [word for field in (*forged, "Host: shop.example:8080") for word in ("--header", field)]
+    options = [*forge(), "--header", "Host: shop.example:8080"]
     scope = json.loads(inside.curl("--interface", client, *options, f"http://{host}/scope?q=%C3%A4"))
+    assert arrived(scope) == {"X-Forwarded-For", "X-Forwarded-Proto", "X-Request-ID"}  # those that HAProxy sets
     assert (scope["client"], scope["scheme"], scope["query"]) == ([client, 0], "http", "q=%C3%A4")
     assert (scope["http_version"], scope["headers"]["host"]) == ("2", "shop.example:8080")
     # HAProxy makes a UUID.
@@ -259,8 +259,10 @@ def test_plain_requests_and_trailers_pass_nginx_as_grpc_does(
     arguments = ["--uds", SOCKET, "--uds-group", "www-data", "--http2-engine", engine]
     server = start(serve, inside, *arguments)
     with nginx(inside, f"include {NGINX_H2C};", tmp_path, prior):
-        scope = json.loads(inside.curl(prior, "--header", "X-Forwarded-For: 198.51.100.1", f"{URL}/scope"))
+        scope = json.loads(inside.curl(prior, *forge(), f"{URL}/scope"))
         assert (scope["http_version"], scope["headers"]["x-forwarded-for"]) == ("2", "198.51.100.1, 127.0.0.1")
+        assert arrived(scope) == {"X-Forwarded-For", "X-Forwarded-Proto", "X-Request-ID"}  # those that nginx sets
+        assert scope["scheme"] == "http"
         assert len(scope["state"]["request_id"]) == 32
         assert upload(inside, prior)[0] == UPLOAD * BLOCK
         told = inside.run("h2load", "--requests=1000", "--clients=4", "--max-concurrent-streams=10", f"{URL}/whoami")

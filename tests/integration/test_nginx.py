@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from appserver.asgi import forwarded
 from tests.apps.behaviour import BLOCK, blocks
-from tests.integration.isolation import Isolation, curl, requires_root
+from tests.integration.isolation import FORGED, Isolation, arrived, curl, forge, requires_root
 from tests.integration.servers import COMMAND, ROOT, Server, Starter
 
 pytestmark = requires_root
@@ -98,15 +99,19 @@ def bounded(server: Server) -> Iterator[None]:
 def test_client_scheme_host_and_request_id_come_from_nginx_and_not_from_the_client(
     host: str, client: str, nginx: Isolation
 ) -> None:
-    forged = ["X-Forwarded-For: 198.51.100.1", "X-Forwarded-Proto: https", "X-Request-ID: mine"]
-    options = [word for field in (*forged, "Host: shop.example:8080") for word in ("--header", field)]
+    options = [*forge(), "--header", "Host: shop.example:8080"]
     scope = json.loads(nginx.curl("--interface", client, *options, f"http://{host}/scope?q=%C3%A4"))
+    assert arrived(scope) == {"X-Forwarded-For", "X-Forwarded-Proto", "X-Request-ID"}  # those that nginx sets
     assert (scope["client"], scope["scheme"], scope["query"]) == ([client, 0], "http", "q=%C3%A4")
     assert scope["headers"]["host"] == "shop.example:8080"
     assert scope["headers"]["x-forwarded-for"] == f"198.51.100.1, {client}"
     # nginx makes 32 hexadecimal digits.
     assert scope["state"]["request_id"] == scope["headers"]["x-request-id"] != "mine"
     assert len(scope["state"]["request_id"]) == 32
+
+
+def test_every_field_that_is_believed_from_a_proxy_is_tried() -> None:
+    assert {name.lower().encode() for name in FORGED} == forwarded._FIELDS
 
 
 def test_a_hundred_requests_take_one_connection_to_the_server(nginx: Isolation) -> None:

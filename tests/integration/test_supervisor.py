@@ -9,6 +9,7 @@ What its commands do to requests:
 
 import pwd
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.isolation import Isolation, Load, find_processes, requires_root, wait_until_served
-from tests.integration.servers import ROOT, SCRIPTS
+from tests.integration.servers import PATIENCE, ROOT, SCRIPTS
 
 pytestmark = requires_root
 
@@ -29,6 +30,7 @@ CONFIGURATION = """
 [supervisord]
 nodaemon = true
 user = root
+environment = {environment}
 logfile = {folder}/supervisord.log
 pidfile = {folder}/supervisord.pid
 childlogdir = {folder}
@@ -62,9 +64,11 @@ class Supervisor:
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+def supervisor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Supervisor]:
+    """The parameter, if any, is the environment of all processes: settings beside the packaged file's."""
     file = tmp_path / "supervisord.conf"
-    file.write_text(CONFIGURATION.format(folder=tmp_path, packaged=PACKAGED))
+    environment = getattr(request, "param", "")
+    file.write_text(CONFIGURATION.format(folder=tmp_path, packaged=PACKAGED, environment=environment))
     folders = ["/srv/shop", "/var/log/supervisor"]
     with Isolation("/srv", "/var/log", folders=folders, applications="/srv/shop") as inside:
         with inside.running(SCRIPTS / "supervisord", "-c", file, output=tmp_path / "output"):
@@ -98,6 +102,20 @@ def test_a_process_that_is_killed_is_replaced_and_the_others_serve_on(supervisor
     after, _ = supervisor.find_processes()
     assert len(after) == PROCESSES
     assert len(after & before) == PROCESSES - 1
+
+
+@pytest.mark.parametrize("supervisor", ["APPSERVER_MAX_REQUESTS=20"], indirect=True)
+def test_processes_that_have_answered_their_share_are_started_again(supervisor: Supervisor) -> None:
+    before, _ = supervisor.find_processes()
+    with Load(supervisor.inside, f"{URL}/whoami") as load:
+        end = time.monotonic() + PATIENCE
+        while len(set(re.findall(r"exited: (appserver-\d) \(exit status 0; expected\)", supervisor.log))) < PROCESSES:
+            assert time.monotonic() < end, supervisor.log
+            time.sleep(0.1)
+    after, _ = supervisor.find_processes()
+    assert len(after) == PROCESSES
+    assert not before & after
+    assert not [how for how in load.lost if how.startswith("cut")]
 
 
 def test_a_restart_of_one_after_the_other_loses_nothing(supervisor: Supervisor) -> None:

@@ -1,11 +1,16 @@
 """The package over its life: what an upgrade and a removal do to what runs."""
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.links import broken_links
 from tests.system.machine import Machine, MachineError
 from tests.system.service import SERVICE, SOCKET, configure, every_debian, get, get_json, main_pid, serve_probe
+
+DOCUMENTATION = "usr/share/doc/appserver"
 
 
 @every_debian
@@ -26,12 +31,21 @@ def test_an_upgrade_restarts_what_runs_and_keeps_its_sockets(machine: Machine, p
     assert get_json(machine)["pid"] == after[0]  # still the operator's application
 
 
-def test_the_documentation_and_the_examples_are_installed(machine: Machine) -> None:
-    examples = (
-        "certbot/appserver circus/appserver.ini haproxy/appserver.cfg nginx/appserver.conf supervisor/appserver.conf"
-    )
-    for name in (*(f"examples/{name}" for name in examples.split()), "tls.md", "adr/0020-tls-by-ssl.md"):
-        machine.run(["test", "-f", f"/usr/share/doc/appserver/{name}"])
+def test_every_link_of_the_documentation_leads_somewhere_in_the_package_too(package: Path, tmp_path: Path) -> None:
+    subprocess.run(["dpkg-deb", "--extract", package, tmp_path], check=True)
+    pages = list((tmp_path / DOCUMENTATION).rglob("*.md"))
+    assert {"README.md", "tls.md", "0020-tls-by-ssl.md"} <= {page.name for page in pages}
+    assert {str(page): broken for page in pages if (broken := broken_links(page))} == {}
+    # Nor do the paths that units, the configuration and the pages give in full.
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix not in {".gz", ".pyc"}]
+    named = {name for path in files for name in re.findall(rf"/{DOCUMENTATION}/[\w@./-]*\w", path.read_text())}
+    assert f"/{DOCUMENTATION}/docs/operations.md" in named
+    assert {name for name in named if not (tmp_path / name.lstrip("/")).exists()} == set()
+
+
+def test_the_example_applications_run_from_where_they_are_installed(machine: Machine) -> None:
+    for name in ("hello", "chat"):
+        machine.run(f"appserverctl check {name}:app --app-dir /{DOCUMENTATION}/examples")
 
 
 def test_a_removal_stops_everything(machine: Machine) -> None:

@@ -1,8 +1,10 @@
 """appserver.service: from the first request to the last, as systemd sees it."""
 
+import re
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,10 @@ from tests.system.service import (
     records,
     serve_probe,
 )
+
+DOCS = Path(__file__).parents[2] / "docs"
+OPERATIONS = DOCS / "operations.md"
+GUIDE = DOCS / "systemd.md"
 
 
 @every_debian
@@ -184,6 +190,85 @@ def test_a_start_that_fails_says_why(
     ours = [record for record in records(machine, "--unit=appserver.service") if record["_COMM"] != "systemd"]
     assert any(said in record["MESSAGE"] and int(record["PRIORITY"]) <= 6 for record in ours), ours
     assert said in machine.run("systemctl status appserver.service || true")
+
+
+@every_debian
+def test_a_database_that_is_away_is_waited_for_and_so_is_the_answer(machine: Machine) -> None:
+    serve_probe(machine)
+    # Starts are as rare as shipped, and so many a minute are allowed: 20, or as here 2 in 6 s.
+    override(
+        machine,
+        "[Unit]\nStartLimitIntervalSec=6s\nStartLimitBurst=2\n[Service]\nEnvironment=STARTUP_NEEDS=/srv/shop/database\n",
+    )
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(host_path(machine))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n")
+        machine.await_that("it was tried often", lambda: int(machine.property(SERVICE, "NRestarts")) >= 4, 30)
+        assert machine.property("appserver.socket", "ActiveState") == "active"
+
+        machine.write("/srv/shop/database", "")
+        client.settimeout(10)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    said = records(machine, "EVENT=application_failed")
+    assert len(said) >= 4
+    assert all("the database is not there" in record["MESSAGE"] for record in said)
+
+
+@every_debian
+def test_clients_of_a_broken_configuration_get_an_error_until_it_is_mended(machine: Machine) -> None:
+    configure(machine, 'ap = "probe:app"')
+    machine.run("systemctl start appserver.socket")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(host_path(machine))
+        client.settimeout(30)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    units = (SERVICE, "appserver.socket")
+    machine.await_that(
+        "both have failed", lambda: {machine.property(unit, "ActiveState") for unit in units} == {"failed"}
+    )
+    assert "start-limit-hit" in machine.property("appserver.socket", "Result")
+    with pytest.raises(MachineError):
+        get(machine)
+
+    configure(machine, 'app = "probe:app"')
+    (way_out,) = re.findall(r"`(systemctl reset-failed [^`]+)`", OPERATIONS.read_text())
+    machine.run(way_out)
+    assert get_json(machine)["pid"] == main_pid(machine)
+
+
+@every_debian
+@pytest.mark.parametrize("name", ["appserver", "shop"])
+def test_variables_that_only_root_may_read_reach_the_application(machine: Machine, name: str) -> None:
+    configure(machine, 'app = "probe:app"', name=name)
+    machine.write(f"/etc/appserver/{name}.env", "GREETING=only for you\n", mode="0600")
+    unit = "appserver" if name == "appserver" else f"appserver@{name}"
+    machine.run(f"systemctl start {unit}.socket")
+    answer = get_json(machine, "/", f"/run/appserver/{name}.sock")
+    assert answer["uid"] != 0
+    assert answer["greeting"] == "only for you"
+
+
+def test_a_check_as_a_user_without_rights_finds_what_root_does_not(machine: Machine) -> None:
+    configure(machine, 'app = "probe:app"\nenv_file = "/etc/appserver/closed.env"')
+    machine.write("/etc/appserver/closed.env", "GREETING=hello\n", mode="0600")
+    machine.run("appserverctl check /etc/appserver/appserver.toml")
+    (check,) = re.findall(r"^ +(systemd-run .+)$", GUIDE.read_text(), re.MULTILINE)
+    done = machine.attempt(check)
+    assert done.returncode == 2
+    assert b"closed.env" in done.stdout + done.stderr
+
+
+def test_an_application_in_a_home_runs_as_its_owner(machine: Machine) -> None:
+    machine.run("useradd --create-home ada && mv /srv/shop /home/ada/ && chmod 0700 /home/ada")
+    (row,) = re.findall(r"^\| lies under /home.*\| (.*) \|$", GUIDE.read_text(), re.MULTILINE)
+    settings = [one + ("ada" if one == "User=" else "") for one in re.findall(r"`([^`]+)`", row)]
+    machine.write("/etc/appserver/appserver.toml", 'app_dir = "/home/ada/shop"\napp = "probe:app"\n')
+    override(machine, "\n".join(["[Service]", *settings, ""]))
+    machine.run("systemctl start appserver.socket")
+    answer = get_json(machine)
+    assert answer["uid"] == int(machine.run("id --user ada"))
+    assert answer["state_directory"] == "/var/lib/appserver/appserver"
 
 
 def test_an_instance_has_its_own_configuration_and_socket(machine: Machine) -> None:

@@ -52,7 +52,9 @@ def test_a_process_for_each_connection(machine: Machine) -> None:
     for number, (how, lines) in enumerate(ACCEPT.items()):
         name, port = f"single{number}", 9000 + number
         machine.write(f"/etc/systemd/system/{name}.socket", f"[Socket]\nListenStream=127.0.0.1:{port}\nAccept=yes\n")
-        machine.write(f"/etc/systemd/system/{name}@.service", f"[Service]\nStandardError=journal\n{lines}\n")
+        machine.write(
+            f"/etc/systemd/system/{name}@.service", f"[Service]\nStandardError=journal\nDynamicUser=yes\n{lines}\n"
+        )
         machine.run(["systemctl", "start", f"{name}.socket"])
         # Two requests on one connection, then two connections.
         url = f"http://127.0.0.1:{port}/"

@@ -66,7 +66,7 @@ def test_certbots_hook_hands_certificates_to_a_service_of_no_rights(ported: Mach
     third_step, fifth_step = read_guide()
     machine.run("groupadd --system ssl-cert")  # the package ssl-cert does
     machine.run("install -d /srv/acme && install -d -m 0750 -g ssl-cert /etc/appserver/tls")
-    machine.run(f"install -D /usr/share/doc/appserver/examples/certbot/appserver {HOOK}")
+    machine.run(f"install -D /usr/share/doc/appserver/packaging/certbot/appserver {HOOK}")
     drop_in = "[Service]\nSupplementaryGroups=ssl-cert\nSockets=appserver-http.socket\n"
     override(machine, drop_in)
 

@@ -10,18 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from appserver.errors import Exit
+from appserver.errors import Exit, UsageError
 from appserver.process import life
 from appserver.process.operations import Alone
-from appserver.settings import TABLE
+from appserver.settings import TABLE, load
 from appserver.telemetry.access import AccessLog
 from appserver.telemetry.journal import Event
 from appserver.telemetry.log import build
 from appserver.wire.engine import Head
+from tests.links import broken_links
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 OPERATIONS = DOCS / "operations.md"
+MIGRATION = DOCS / "migration.md"
 GENERATOR = ROOT / "tools" / "generate_docs.py"
 
 pytestmark = pytest.mark.skipif(not GENERATOR.exists(), reason="the tests stand here without the rest of the checkout")
@@ -37,10 +39,10 @@ def pages() -> Iterator[Path]:
         yield from (ROOT / name).rglob("*.md")
 
 
-def section(title: str) -> str:
-    """The text of operations.md under a heading of level 2."""
-    _, _, rest = OPERATIONS.read_text().partition(f"\n## {title}\n")
-    assert rest, f"operations.md has no section {title!r}"
+def section(title: str, page: Path = OPERATIONS) -> str:
+    """The text of a page under a heading of level 2."""
+    _, _, rest = page.read_text().partition(f"\n## {title}\n")
+    assert rest, f"{page.name} has no section {title!r}"
     return rest.partition("\n## ")[0]
 
 
@@ -89,26 +91,11 @@ def test_every_state_is_told() -> None:
 
 @pytest.mark.parametrize("page", sorted(pages()), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"[a-z]+:", target):
-            continue
-        path, _, anchor = target.partition("#")
-        found = page.parent / path if path else page
-        assert found.exists(), target
-        if anchor:
-            assert anchor in {slug(title) for title in re.findall(r"^#+ (.+)$", found.read_text(), re.MULTILINE)}, (
-                target
-            )
-
-
-def slug(title: str) -> str:
-    """The anchor that GitHub makes of a heading."""
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+    assert broken_links(page) == []
 
 
 # These name other programs' flags too.
-FOREIGN_PAGES = {DOCS / "migration.md", DOCS / "benchmark.md"}
+FOREIGN_PAGES = {MIGRATION, DOCS / "benchmark.md"}
 
 
 @pytest.mark.parametrize(
@@ -118,3 +105,13 @@ def test_every_flag_that_is_named_exists(page: Path) -> None:
     known = {flag for row in TABLE for flag in row.flags} | FOREIGN_FLAGS
     known |= {f"--no-{flag.removeprefix('--')}" for row in TABLE if row.kind.switch for flag in row.flags}
     assert set(re.findall(r"`(--[a-z][\w-]*)`", page.read_text())) <= known
+
+
+def test_every_flag_that_is_said_not_to_be_there_is_an_error() -> None:
+    flags = {code for code in first_cells(section("Not there", MIGRATION)) if code.startswith("-")}
+    assert flags
+    for flag in flags:
+        with pytest.raises(UsageError) as caught:
+            load(flag.split(), {})
+        # With a value that is said, the flag may be there, and only the value is not.
+        assert " " in flag or "unknown option" in str(caught.value)

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 Scope = dict[str, Any]
@@ -44,9 +45,14 @@ async def run_lifespan(receive: Receive, send: Send) -> None:
         message = await receive()
         if message["type"] == "lifespan.startup":
             await asyncio.sleep(float(os.environ.get("STARTUP_SECONDS", "0")))
-            if "STARTUP_FAILS" in os.environ:
+            if startup_fails():
                 await send({"type": "lifespan.startup.failed", "message": "the database is not there"})
                 return
         await send({"type": message["type"] + ".complete"})
         if message["type"] == "lifespan.shutdown":
             return
+
+
+def startup_fails() -> bool:
+    needed = os.environ.get("STARTUP_NEEDS")
+    return "STARTUP_FAILS" in os.environ or (needed is not None and not Path(needed).exists())
