@@ -142,7 +142,7 @@ def test_without_the_library_the_answer_says_what_to_install(serve: Starter, tmp
     serve("behaviour:app", "--control", f"unix:{control}", variables={"PYTHONPATH": path})
     status, body = get(UnixConnection(control), "/metrics")
     assert status == 501
-    assert "pip install 'appserverd[metrics]'" in json.loads(body)["error"]
+    assert "pip install prometheus_client" in json.loads(body)["error"]
     assert get(UnixConnection(control), "/status")[0] == 200
 
 

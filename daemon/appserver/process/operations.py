@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from appserver.process.spawn import Worker
 
 _NO_PROMETHEUS: Final = (
-    "prometheus_client is not installed: apt install python3-prometheus-client, or pip install 'appserverd[metrics]'"
+    "prometheus_client is not installed: apt install python3-prometheus-client, or pip install prometheus_client"
 )
 _ALONE: Final = "a single process has no workers: run it with --workers"
 

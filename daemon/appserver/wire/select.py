@@ -145,7 +145,7 @@ def pick(name: str = AUTO) -> MakeEngine:
         try:
             make: MakeEngine = getattr(import_module(source.module), source.name)
         except ImportError as error:
-            reason = f"{error}: install appserverd[fast], or use auto"
+            reason = f"{error}: install {source.distribution}, or use auto"
         else:
             return make
     raise UsageError("--http", name, reason)
@@ -163,5 +163,6 @@ def pick_http2(name: str = AUTO) -> MakeHttp2:
     try:
         make.load()
     except ImportError as error:
-        raise UsageError("--http2-engine", name, f"{error}: install appserverd[fast], or use auto") from error
+        hint = f"install {_HTTP2[name].distribution}, or use auto"
+        raise UsageError("--http2-engine", name, f"{error}: {hint}") from error
     return make
