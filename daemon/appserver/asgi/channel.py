@@ -229,6 +229,11 @@ class Channel(Response):
         """Close before the handshake is answered: it is answered with 403, as the specification says."""
         self.answer(403)
 
+    def deny(self, message: Message) -> None:
+        """Keep the head of a denial. Its message has no key `trailers`, and none would follow."""
+        self.hold(message)
+        self.trailers = None
+
     def emit(self, message: Message) -> None:
         """Send a message."""
         data, text = message.get("bytes"), message.get("text")

@@ -32,7 +32,7 @@ TRANSITIONS: Final[dict[tuple[str, str], tuple[Callable[[Channel, Message], None
     (OPEN, SEND): (Channel.emit, OPEN),
     (OPEN, CLOSE): (Channel.finish, CLOSED),
     (CONNECTING, CLOSE): (Channel.forbid, COMPLETE),
-    (CONNECTING, DENY): (Response.hold, HELD),
+    (CONNECTING, DENY): (Channel.deny, HELD),
     (HELD, LAST): (Response.reply, COMPLETE),
     (HELD, MORE): (Response.open, STREAMING),
     (STREAMING, MORE): (Response.extend, STREAMING),

@@ -524,6 +524,17 @@ def test_a_denial_is_the_applications_own_answer(bodies: list[Message], http: st
     play(scene())
 
 
+@pytest.mark.parametrize("bodies", [[LAST], [MORE, LAST]])
+def test_a_denial_that_announces_trailers_ends_without_them(bodies: list[Message]) -> None:
+    async def scene() -> None:
+        stage = SocketStage()
+        for message in ({**DENY, "trailers": True}, *bodies):
+            await stage.cycle.send(message)
+        over(stage, status=401)
+
+    play(scene())
+
+
 @pytest.mark.parametrize(
     ("messages", "fault"),
     [
