@@ -1,9 +1,14 @@
 """What an application does wrong, as the log tells it."""
 
+from typing import Final
+
 from appserver.asgi.misuse import find_caller
-from appserver.errors import ClientDisconnectedError
 from appserver.telemetry.log import Log
 from appserver.wire.engine import Head
+
+# Ours and Starlette's. By name, because there is no common base; and Starlette's have no cause, though ours is what it
+# has caught. Its WebSocketDisconnected is not among them: that tells of a mistake.
+_DISCONNECTS: Final = frozenset({"ClientDisconnectedError", "ClientDisconnect", "WebSocketDisconnect"})
 
 
 def report_misuse(log: Log, head: Head, state: str, expectation: str, got: str) -> None:
@@ -44,15 +49,21 @@ def report_error(log: Log, head: Head, error: BaseException) -> None:
     )
 
 
-def is_disconnect(error: BaseException | None) -> bool:
-    """Whether an exception is our `ClientDisconnectedError`, or was raised because of it: that is no fault.
+def is_disconnect(error: BaseException | None, seen: frozenset[int] = frozenset()) -> bool:
+    """Whether an exception says that the client is gone and no more than that, which is no fault.
 
-    Starlette raises its own ClientDisconnect from it, and task groups put it into an ExceptionGroup.
+    Such are our `ClientDisconnectedError`, those that frameworks raise in its place, what is raised `from` one of
+    them, and a group with nothing else in it. What merely follows one is not: an error in the clean-up of an
+    application has it as its `__context__`, and is its own fault.
+
+    Args:
+        error: What the application has let through.
+        seen: Numbers of the exceptions that this one is the cause or a part of; such chains can be closed.
     """
-    while error is not None:
-        if isinstance(error, ClientDisconnectedError):
-            return True
-        if isinstance(error, BaseExceptionGroup) and any(is_disconnect(inner) for inner in error.exceptions):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    if error is None or id(error) in seen:
+        return False
+    seen |= {id(error)}
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_disconnect(inner, seen) for inner in error.exceptions)
+    known = not _DISCONNECTS.isdisjoint([kind.__name__ for kind in type(error).__mro__])
+    return known or is_disconnect(error.__cause__, seen)
