@@ -176,10 +176,13 @@ class HttpCycle(Response):
     async def _transfer(self, file: File, following: str) -> None:
         """Send a file; then the response is in the state that the table says."""
         try:
-            while file.count:
-                sent = await self.peer.send_file(self.head.stream, file.source.fileno(), file.offset, file.count)
-                if self._state != SENDING:
+            while True:
+                # Also before the first piece: until somebody awaits us, the client may go and the server cut.
+                if self.gone or self._state != SENDING:
                     raise ClientDisconnectedError("the response was cut")  # noqa: TRY301 - as send_file() does
+                if not file.count:
+                    break
+                sent = await self.peer.send_file(self.head.stream, file.source.fileno(), file.offset, file.count)
                 file.advance(sent)
                 self.sent += sent
         except ClientDisconnectedError:

@@ -3,6 +3,7 @@ import io
 import os
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from appserver.asgi.cycle import COMPLETE
 from appserver.asgi.files import open_file, open_path
+from appserver.asgi.http import HttpCycle
 from appserver.asgi.transitions import SENDING
 from appserver.asgi.types import Message, Receive, Scope, Send
 from appserver.errors import ClientDisconnectedError, MisuseError
@@ -429,6 +431,28 @@ def test_a_client_that_leaves_is_told_to_the_sender() -> None:
         assert answer["outcome"] == "client_gone"
         stage.cycle.disconnect()
         assert len(stage.records.answers()) == 1
+
+    play(scene())
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome"), [(HttpCycle.disconnect, "client_gone"), (partial(HttpCycle.refuse, status=503), "cut")]
+)
+def test_a_file_that_is_awaited_after_the_end_is_neither_sent_nor_counted_again(
+    end: Callable[[HttpCycle], None], outcome: str
+) -> None:
+    async def scene() -> None:
+        stage = Stage()
+        await stage.cycle.send(START)
+        sending = stage.cycle.send(PATH)
+        end(stage.cycle)
+        with pytest.raises(ClientDisconnectedError):
+            await sending
+        assert stage.peer.content == b""
+        [answer] = stage.records.answers()
+        assert answer["outcome"] == outcome
+        figures = stage.service.figures
+        assert (figures.requests, figures.answered) == (0, 1)
 
     play(scene())
 

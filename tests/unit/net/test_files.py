@@ -372,6 +372,39 @@ def test_a_client_that_goes_is_told_to_the_application(
     run(scene)
 
 
+@pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+@pytest.mark.parametrize("size", [1, 64 * MEBIBYTE])
+def test_a_file_that_the_application_awaits_too_late_is_not_counted_again(
+    run: Play, large: Path, size: int, *, tcp: bool
+) -> None:
+    async def scene() -> None:
+        begun, gone = asyncio.Event(), asyncio.Event()
+        os.truncate(large, size)
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(START)
+            sending = send({"type": "http.response.pathsend", "path": str(large)})
+            begun.set()
+            await gone.wait()
+            await sending
+
+        serving = Serving(application)
+        client = await serving.connect(tcp=tcp)
+        await client.send(get("/"))
+        await begun.wait()
+        client.reset()
+        await serving.until(lambda: not serving.endpoint.connections)
+        gone.set()
+        await serving.over()
+        [answer] = serving.records.answers()
+        assert answer["outcome"] == "client_gone"
+        figures = serving.service.figures
+        assert (figures.requests, figures.answered) == (0, 1)
+        assert serving.records.tracebacks() == []
+
+    run(scene)
+
+
 @pytest.mark.parametrize("end", [Connection.finish, Connection.abort])
 @pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
 def test_the_end_of_the_server_cuts_a_file(
