@@ -102,7 +102,15 @@ class Lifespan:
         try:
             await self._application(scope, self._receive, self._send)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a startup is a failed startup
-            self._error = error
+            if self._phase == RUNNING:
+                # Now, because what it kept running is no more, and the stop may be weeks away.
+                self._log.error(
+                    "The application's lifespan raised: requests are served on, and no shutdown will run",
+                    code="application_failed",
+                    exc_info=error,
+                )
+            else:
+                self._error = error
         finally:
             if self._phase in (STARTING, STOPPING):
                 self._phase = STOPPED

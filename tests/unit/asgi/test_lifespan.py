@@ -217,19 +217,22 @@ def test_an_application_whose_lifespan_returned_early_is_stopped_at_once() -> No
     play(scene())
 
 
-def test_a_lifespan_that_broke_while_serving_is_told_at_shutdown() -> None:
+@pytest.mark.parametrize("error", [ValueError("broke"), SystemExit("broke")])
+def test_a_lifespan_that_breaks_while_serving_is_told_at_once_and_not_again(error: BaseException) -> None:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send(UP)
         await asyncio.sleep(0)
-        raise ValueError("broke")
+        raise error
 
     async def scene() -> None:
         lifespan, records = await start(application)
         await breathe()
-        await asyncio.wait_for(lifespan.shutdown(), 1)
         [record] = records.of("application_failed")
+        assert "lifespan raised" in record["message"]
         assert "broke" in record["traceback"]
+        await asyncio.wait_for(lifespan.shutdown(), 1)
+        assert len(records.all()) == 1
 
     play(scene())
 
