@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from appserver.net.connection import PATIENCE
 from tests.integration.servers import Server, Starter, UnixConnection, ask, get, receive
 
 RESET = struct.pack("ii", 1, 0)
@@ -113,7 +114,7 @@ def test_a_client_that_leaves_a_stream_is_no_error_of_the_framework(go: Any, ser
 
 
 def test_a_client_that_half_closed_is_answered_by_who_listens_for_its_going(serve: Starter) -> None:
-    server = serve("astray:app", "--linger", "1")
+    server = serve("astray:app", "--linger", "0")
     with closing(server.connect()) as connection:
         connection.request("GET", "/attend")
         connection.sock.shutdown(socket.SHUT_WR)
@@ -123,13 +124,13 @@ def test_a_client_that_half_closed_is_answered_by_who_listens_for_its_going(serv
     assert server.access("/attend")["duration_us"] >= 500_000
 
 
-def test_a_long_poll_hears_of_a_half_closed_client_after_the_linger_time(serve: Starter) -> None:
-    server = serve("astray:app", "--linger", "1")
+def test_a_long_poll_hears_of_a_half_closed_client_after_a_while(serve: Starter) -> None:
+    server = serve("astray:app", "--linger", "0")
     with closing(begin(server, "/poll")) as connection:
         asked = monotonic()
         connection.sock.shutdown(socket.SHUT_WR)
         server.record(message="heard")
-        assert 1 <= monotonic() - asked < 4  # deadlines are looked at each second
+        assert monotonic() - asked >= PATIENCE
         server.record(http_target="/poll", outcome="client_gone")
         assert receive(connection.sock) == b""
     assert faults(server) == []

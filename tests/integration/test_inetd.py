@@ -45,7 +45,7 @@ def test_the_process_ends_with_its_client_while_the_application_waits(
     go: Callable[[socket.socket], None], ends: tuple[socket.socket, socket.socket], serve: Starter
 ) -> None:
     ours, theirs = ends
-    server = serve("astray:app", "--fd", "0", "--linger", "0.2", bind=False, stdin=theirs.fileno())
+    server = serve("astray:app", "--fd", "0", bind=False, stdin=theirs.fileno())
     theirs.close()
     ours.sendall(REQUEST.format("/poll", "").encode())
     server.record(message="begun")

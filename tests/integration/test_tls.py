@@ -528,7 +528,7 @@ def test_a_client_that_says_no_farewell_does_not_hold_up_a_stop(
         assert ask(connection) == b"hello"
         begun = monotonic()
         assert server.stop() == 0
-        assert monotonic() - begun < 5
+        assert monotonic() - begun < 15  # and not the graceful timeout
 
 
 # --- clients that do not come to terms --------------------------------------------------------------------------------

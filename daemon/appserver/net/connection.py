@@ -10,9 +10,9 @@ ends without losing the last answer (`_close`). Two kinds differ in how many req
     IDLE      the next request                   keep-alive; linger while draining
     HEAD      the rest of a head                 header, from its first byte
     BODY      the rest of a body                 body, renewed while the peer keeps the minimum rate
-    SERVING   the application                    none; linger once the peer has ended its input
+    SERVING   the application                    none; 2 s once the peer has ended its input
     WEBSOCKET the application or the client      what its cycle asks for
-    CLOSING   the peer's end, after ours         linger
+    CLOSING   the peer's end, after ours         2 s
 
 A peer that reads too slowly has a deadline of its own in whatever phase; `net.flow` keeps it. The streams of a
 multiplexed connection have theirs too: `net.deadlines`.
@@ -53,6 +53,9 @@ PIECE_SIZE: Final = 128 * 1024
 
 SMALL_FILE: Final = 64 * 1024
 """Bytes up to which a file is read and written with the head, in one piece: half of what sendfile(2) would cost."""
+
+PATIENCE: Final = 2.0
+"""Seconds in which a peer that says nothing more may still be there: for its answer, or to end after us."""
 
 REQUESTS_SHOWN: Final = 8
 """Requests of one connection that an operator is shown."""
@@ -322,8 +325,8 @@ class Connection(BufferedProtocol):
         """End the connection so that the peer gets the last answer.
 
         Closing while bytes of the peer are unread, or still come, makes the kernel send a reset, which may overtake
-        the answer. So only our side is shut, and what still comes is thrown away until the peer closes too or the
-        linger time is over (RFC 9112 section 9.6).
+        the answer. So only our side is shut, and what still comes is thrown away until the peer closes too or its
+        time is over (RFC 9112 section 9.6).
         """
         transport = self._transport
         if transport is None:
@@ -335,7 +338,7 @@ class Connection(BufferedProtocol):
             self._close_transport()
         else:
             self._out.watch_rest()
-            self.deadline = monotonic() + self._endpoint.timeouts.linger
+            self.deadline = monotonic() + PATIENCE
             with suppress(OSError):  # the peer has reset the connection: that is told in connection_lost()
                 transport.write_eof()
 
@@ -347,7 +350,7 @@ class Connection(BufferedProtocol):
 
     def _close_transport(self) -> None:
         """Close once what is written has left; the peer has its time to take that, and no more."""
-        self.phase, self.deadline = CLOSING, monotonic() + self._endpoint.timeouts.linger
+        self.phase, self.deadline = CLOSING, monotonic() + PATIENCE
         self._out.close()
 
     @abstractmethod
@@ -388,7 +391,7 @@ class Connection(BufferedProtocol):
             if self._out.delivered:
                 transport.abort()
             else:
-                self.deadline = now + self._endpoint.timeouts.linger
+                self.deadline = now + PATIENCE
         else:
             self._expire(now)
 
@@ -402,7 +405,7 @@ class Connection(BufferedProtocol):
         For ever, unless the peer has ended its input: most who do are gone, and some wait for their answer (RFC 9112
         section 9.6); it cannot be told which. Applications give up when they hear of it, so they get a while first.
         """
-        return monotonic() + self._endpoint.timeouts.linger if self._eof else inf
+        return monotonic() + PATIENCE if self._eof else inf
 
     def _log(self, event: str, code: str, **fields: Any) -> None:
         endpoint = self._endpoint

@@ -14,7 +14,7 @@ from appserver.asgi.cycle import Cycle
 from appserver.asgi.http import HttpCycle
 from appserver.asgi.scope import Scopes
 from appserver.errors import ClientDisconnectedError
-from appserver.net.connection import CLOSING, IDLE, OPENING, SERVING, Connection
+from appserver.net.connection import CLOSING, IDLE, OPENING, PATIENCE, SERVING, Connection
 from appserver.net.deadlines import HEAD, SHARED, UPLOAD, StreamDeadlines, is_window_taken
 from appserver.net.endpoint import Endpoint
 from appserver.net.flow import HIGH_WATER
@@ -392,7 +392,7 @@ class MultiplexedConnection(Connection):
             self._close_transport()
         else:
             self.drain()  # so that a request which is under way is answered, or known not to have been seen
-            self.deadline = monotonic() + self._endpoint.timeouts.linger
+            self.deadline = monotonic() + PATIENCE
 
     def _expire_streams(self, now: float) -> None:
         engine = self._engine

@@ -6,6 +6,7 @@ import struct
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -27,6 +28,7 @@ T = TypeVar("T")
 GET: Final = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 EAGER: Final = sys.version_info >= (3, 12)
 TIMEOUTS: Final = Timeouts(header=10, body=30, write=40, keep_alive=5, linger=2, min_rate=500)
+NO_LINGER: Final = replace(TIMEOUTS, linger=0)
 
 
 def get(path: str, *fields: str) -> bytes:

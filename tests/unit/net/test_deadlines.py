@@ -10,11 +10,11 @@ import pytest
 
 from appserver.asgi.types import Message, Receive, Scope, Send
 from appserver.errors import ClientDisconnectedError
-from appserver.net.connection import CLOSING, IDLE, OPENING, SERVING
+from appserver.net.connection import CLOSING, IDLE, OPENING, PATIENCE, SERVING
 from appserver.wire.http2 import CONNECTION_WINDOW, STREAM_WINDOW
 from tests.conformance.http2 import frames
 from tests.conformance.http2.frames import MAX_WINDOW, PREFACE, WINDOW, Code, Setting
-from tests.unit.net.serving import TIMEOUTS, Http2Client, Serving, echo
+from tests.unit.net.serving import NO_LINGER, TIMEOUTS, Http2Client, Serving, echo
 
 Play: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
@@ -416,14 +416,16 @@ def test_an_idle_connection_takes_its_leave_in_two_steps(run: Play, http2: str) 
     run(scene)
 
 
-def test_a_client_that_does_not_see_the_leave_is_closed_when_the_linger_time_is_over(run: Play, http2: str) -> None:
+def test_a_client_that_does_not_see_the_leave_is_closed_after_a_while(run: Play, http2: str) -> None:
     async def scene() -> None:
-        serving = Serving(echo, http2=http2)
+        serving = Serving(echo, http2=http2, timeouts=NO_LINGER)
         client = await serving.connect_http2()
         await client.get()
         await sweep(serving, TIMEOUTS.keep_alive + 1)
         assert serving.multiplexed.phase == IDLE
-        await sweep(serving, TIMEOUTS.linger + 1)
+        await sweep(serving, PATIENCE / 2)
+        assert serving.multiplexed.phase == IDLE
+        await sweep(serving, PATIENCE + 1)
         await serving.over()
 
     run(scene)
@@ -477,14 +479,14 @@ def test_a_head_that_does_not_end_has_the_time_of_a_head(run: Play, http2: str, 
 
 def test_half_of_a_preface_has_the_time_of_a_head(run: Play, http2: str) -> None:
     async def scene() -> None:
-        serving = Serving(echo, http2=http2)
+        serving = Serving(echo, http2=http2, timeouts=NO_LINGER)
         client = await serving.connect()
         await client.send(PREFACE[:20])
         await client.read()
         await sweep(serving, TIMEOUTS.header - 1)
         assert len(serving.endpoint.connections) == 1
         await sweep(serving, TIMEOUTS.header + 1)
-        await sweep(serving, TIMEOUTS.header + TIMEOUTS.linger + 2)
+        await sweep(serving, TIMEOUTS.header + PATIENCE + 2)
         await serving.over()
 
     run(scene)
@@ -492,20 +494,22 @@ def test_half_of_a_preface_has_the_time_of_a_head(run: Play, http2: str) -> None
 
 def test_who_does_not_close_behind_the_leave_is_cut(run: Play, http2: str) -> None:
     async def scene() -> None:
-        serving = Serving(echo, http2=http2)
+        serving = Serving(echo, http2=http2, timeouts=NO_LINGER)
         client = await serving.connect_http2()
         await client.get()
         serving.drain()
         await client.rest()
         assert serving.multiplexed.phase == CLOSING
         await client.client.send(b"whatever")
-        await sweep(serving, TIMEOUTS.linger + 1)
+        await sweep(serving, PATIENCE / 2)
+        assert serving.multiplexed.phase == CLOSING
+        await sweep(serving, PATIENCE + 1)
         await serving.over()
 
     run(scene)
 
 
-def test_a_half_closed_client_is_told_of_when_the_linger_time_is_over(run: Play, http2: str) -> None:
+def test_a_half_closed_client_is_told_of_after_a_while(run: Play, http2: str) -> None:
     async def scene() -> None:
         heard = asyncio.Event()
 
@@ -514,15 +518,15 @@ def test_a_half_closed_client_is_told_of_when_the_linger_time_is_over(run: Play,
                 pass
             heard.set()
 
-        serving = Serving(application, http2=http2)
+        serving = Serving(application, http2=http2, timeouts=NO_LINGER)
         client = await serving.connect_http2()
         client.peer.ask()
         await client.flush()
         client.client.half_close()
         await serving.until(lambda: serving.multiplexed._eof)
-        await sweep(serving, TIMEOUTS.linger / 2)
+        await sweep(serving, PATIENCE / 2)
         assert not heard.is_set()
-        await sweep(serving, TIMEOUTS.linger + 1)
+        await sweep(serving, PATIENCE + 1)
         await heard.wait()
         await serving.over()
         [record] = serving.records.answers()

@@ -5,7 +5,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 from appserver.asgi.types import Receive, Scope, Send
-from tests.unit.net.serving import TIMEOUTS, Serving, echo, get, post
+from appserver.net.connection import PATIENCE
+from tests.unit.net.serving import NO_LINGER, TIMEOUTS, Serving, echo, get, post
 
 Play: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
@@ -62,7 +63,7 @@ def test_a_half_closed_client_is_told_of_in_its_pipelined_requests_too(run: Play
                 await gate.wait()
                 await echo(scope, receive, send)
 
-        serving = Serving(application)
+        serving = Serving(application, timeouts=NO_LINGER)
         client = await serving.connect()
         await client.send(get("/first") + get("/poll"))
         client.half_close()
@@ -70,14 +71,14 @@ def test_a_half_closed_client_is_told_of_in_its_pipelined_requests_too(run: Play
         gate.set()
         await client.responses(1)
         assert not heard.is_set()
-        serving.later(TIMEOUTS.linger + 1)
+        serving.later(PATIENCE + 1)
         await heard.wait()
         await serving.over()
 
     run(scene)
 
 
-def test_a_half_closed_client_is_told_as_a_disconnect_when_the_linger_time_is_over(run: Play) -> None:
+def test_a_half_closed_client_is_told_as_a_disconnect_after_a_while_whatever_the_linger_time(run: Play) -> None:
     async def scene() -> None:
         heard = asyncio.Event()
 
@@ -86,15 +87,15 @@ def test_a_half_closed_client_is_told_as_a_disconnect_when_the_linger_time_is_ov
                 pass
             heard.set()
 
-        serving = Serving(application)
+        serving = Serving(application, timeouts=NO_LINGER)
         client = await serving.connect()
         await client.send(get("/poll"))
         client.half_close()
         await serving.until(lambda: serving.endpoint.connections != set() and serving.connection._eof)
-        serving.later(TIMEOUTS.linger / 2)
+        serving.later(PATIENCE / 2)
         await serving.quiet()
         assert not heard.is_set()
-        serving.later(TIMEOUTS.linger + 1)
+        serving.later(PATIENCE + 1)
         await heard.wait()
         assert await client.rest() == b""
         await serving.over()

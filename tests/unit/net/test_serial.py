@@ -12,11 +12,12 @@ import pytest
 
 from appserver.asgi.http import READ_AHEAD
 from appserver.asgi.types import Application, Message, Receive, Scope, Send
+from appserver.net.connection import CLOSING, PATIENCE
 from appserver.net.endpoint import DRAINED_AT_ONCE, READ_SIZE
 from appserver.net.flow import HIGH_WATER
 from appserver.net.serial import SerialConnection
 from appserver.wire.engine import Limits
-from tests.unit.net.serving import EAGER, GET, TIMEOUTS, Client, Serving, echo, get, pair, post
+from tests.unit.net.serving import EAGER, GET, NO_LINGER, TIMEOUTS, Client, Serving, echo, get, pair, post
 
 Play: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
@@ -398,10 +399,32 @@ def test_a_slow_reader_gets_the_whole_of_the_last_answer(run: Play) -> None:
         client = await serving.connect()
         await client.send(get("/", "Connection: close"))
         await client.until(b"\r\n\r\n")
-        serving.later(3)  # longer than the linger time, shorter than the write deadline
+        serving.later(3)  # longer than our patience, shorter than the write deadline
         [response] = await client.all_responses()
         assert response.body == answer
         await serving.end()
+
+    run(scene)
+
+
+def test_who_still_sends_behind_the_last_answer_has_a_while_to_end_whatever_the_linger_time(run: Play) -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({**START, "status": 413})
+        await send({"type": "http.response.body", "body": b"too much"})
+
+    async def scene() -> None:
+        serving = Serving(application, timeouts=NO_LINGER)
+        client = await serving.connect(tcp=True)
+        await client.send(post(b"", "/", "Connection: close", length=5_000_000))
+        await serving.until(lambda: serving.connection.phase == CLOSING)
+        serving.later(PATIENCE / 2)
+        await client.send(b"x" * 100_000)
+        await serving.quiet()
+        assert serving.connection.phase == CLOSING
+        [response] = await client.all_responses("POST")
+        assert (response.status, response.body) == (413, b"too much")
+        serving.later(PATIENCE + 1)
+        await serving.over()
 
     run(scene)
 
