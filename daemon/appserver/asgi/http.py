@@ -30,7 +30,7 @@ from appserver.asgi.transitions import (
     expectation,
     specify,
 )
-from appserver.asgi.types import Message, Scope
+from appserver.asgi.types import Message, Scope, mark_awaited
 from appserver.errors import ClientDisconnectedError, MisuseError
 from appserver.wire.engine import Head
 
@@ -129,6 +129,7 @@ class HttpCycle(Response):
 
     # The response: messages out
 
+    @mark_awaited
     def send(self, message: Message) -> Awaitable[None]:
         """ASGI `send`.
 

@@ -17,7 +17,7 @@ from appserver.asgi.faults import report_silence
 from appserver.asgi.peer import DONE, Peer
 from appserver.asgi.service import Service, WebSockets
 from appserver.asgi.transitions import HELD, STREAMING
-from appserver.asgi.types import Message, Scope
+from appserver.asgi.types import Message, Scope, mark_awaited
 from appserver.asgi.websocket_transitions import CLOSED, CONNECTING, OPEN, SEND, TRANSITIONS, expectation, specify
 from appserver.errors import ClientDisconnectedError, MisuseError
 from appserver.wire.engine import Head
@@ -116,6 +116,7 @@ class WebSocketCycle(Channel):
             return {"type": "websocket.receive", "text": message}
         return {"type": "websocket.receive", "bytes": message}
 
+    @mark_awaited
     def send(self, message: Message) -> Awaitable[None]:
         """ASGI `send`.
 

@@ -1,10 +1,12 @@
 import asyncio
 import contextvars
 import sys
+import warnings
 from collections.abc import Callable
 from http import HTTPStatus
 
 import pytest
+from asgiref.wsgi import WsgiToAsgi
 
 from appserver.asgi.http import PIECE_SIZE
 from appserver.asgi.peer import DONE
@@ -37,6 +39,18 @@ def test_a_streamed_answer_is_a_write_a_message() -> None:
     stage = perform(sends(start(), body(b"a", more=True), body(b"b", more=True), body(b"c")))
     assert stage.peer.writes == 3
     assert stage.peer.content == b"abc"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there a function cannot say that it is to be awaited")
+def test_wsgi_behind_asgiref_is_answered_without_a_warning() -> None:
+    def wsgi(environ: object, start_response: Callable[..., object]) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"hello"]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stage = perform(WsgiToAsgi(wsgi))  # type: ignore[no-untyped-call]
+    assert (stage.peer.status, stage.peer.content) == (200, b"hello")
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
