@@ -144,8 +144,8 @@ def read_forwarded(headers: Headers, trust: Trust) -> Origin:
         elif name == b"x-forwarded-for":
             hops.append(value)
         elif name == b"x-forwarded-proto":
-            # The rightmost is the trusted peer's own word; those left of it came with the request.
-            scheme = _SCHEMES.get(value.rpartition(b",")[2].strip().lower(), scheme)
+            # The last, and of it the rightmost, is the trusted peer's own word; the others came with the request.
+            scheme = _SCHEMES.get(value.rpartition(b",")[2].strip().lower())
         elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             request_id = value.decode("ascii")
     if disguised:

@@ -134,6 +134,8 @@ def test_several_lines_are_one_list() -> None:
         ([b"gopher"], None),
         ([b""], None),
         ([b"https, gopher"], None),
+        ([b"https", b"gopher"], None),
+        ([b"https", b""], None),
     ],
 )
 def test_the_scheme_is_the_trusted_peers_own_word(values: list[bytes], scheme: str | None) -> None:
