@@ -14,8 +14,6 @@ from appserver.asgi.types import Scope
 from appserver.errors import MisuseError
 from appserver.wire.engine import Head
 
-ASGI: Final = {"version": "3.0", "spec_version": "2.5"}
-
 PUSH: Final = "http.response.push"
 
 # RFC 3986 section 3.3; quote() leaves letters, digits and "_.-~" as they are.
@@ -98,7 +96,7 @@ class Scopes:
             path = root_path + path
             raw_path = quote(root_path).encode("ascii") + raw_path
         # Displays: adding nine keys to a copy of six costs a second allocation when the table grows. They go down to
-        # the extensions' own dicts, because the application may change those too.
+        # the dicts in it, because the application may change those too.
         extensions: dict[str, dict[str, Any]] = {
             "http.response.pathsend": {},
             "http.response.zerocopysend": {},
@@ -111,7 +109,7 @@ class Scopes:
             extensions["tls"] = self._tls.copy()
         return {
             "type": "http",
-            "asgi": ASGI,
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
             "http_version": head.version,
             "method": head.method,
             "scheme": scheme,

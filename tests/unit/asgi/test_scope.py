@@ -146,6 +146,14 @@ def test_push_is_offered_where_the_client_takes_it() -> None:
     assert list(made.make(GET, False)["extensions"]) == OFFERED
 
 
+def test_the_version_of_asgi_is_the_requests_own() -> None:
+    made, _ = scopes()
+    first = made.make(GET)["asgi"]
+    told = first.copy()
+    first["mine"] = 1
+    assert made.make(GET)["asgi"] == made.make_websocket(GET, [])["asgi"] == told
+
+
 def test_extensions_are_the_requests_own() -> None:
     made, _ = scopes()
     first = made.make(GET)["extensions"]
