@@ -319,7 +319,11 @@ class Settings:
         help="Requests that an HTTP/2 connection may have open at once",
     )
     header: tuple[tuple[str, str], ...] = setting(
-        (), kinds.HEADERS, "--header", group="HTTP", help='Field for every response, "Name: value"; repeatable'
+        (),
+        kinds.HEADERS,
+        "--header",
+        group="HTTP",
+        help='Field for every response that the application gives none of its name, "Name: value"; repeatable',
     )
     server_header: bool = setting(True, kinds.SWITCH, "--server-header", group="HTTP", help="Send a Server field")
     date_header: bool = setting(True, kinds.SWITCH, "--date-header", group="HTTP", help="Send a Date field")
