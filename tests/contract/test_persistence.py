@@ -6,7 +6,8 @@ from collections.abc import Callable
 import h11
 import pytest
 
-from appserver.wire.engine import Closed, Engine, Head, Headers, Limits, Refused
+from appserver.wire.engine import Body, Closed, Engine, Head, Headers, Limits, Refused
+from appserver.wire.http1 import DISCARD_LIMIT
 from tests.contract.driver import written
 from tests.contract.exchange import (
     TEXT,
@@ -31,6 +32,37 @@ def test_close_is_kept_to_by_both_sides(engine: Callable[[Limits], Engine], wher
     one.respond(head.stream, 200, [*asked, (b"content-length", b"2")], b"ok", end=True)
     assert [value.lower() for value in read(one).values(b"connection")] == [b"close"]
     serves_no_more(one)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([b"Upgrade"], b"Upgrade, close"),  # RFC 9110 section 7.8: whoever sends Upgrade has to list it
+        ([b"x-foo"], b"x-foo, close"),  # x-foo is for the next hop alone, and a proxy knows it by this
+        ([b"x-foo, ,x-bar ", b"x-foo-close"], b"x-foo, x-bar, x-foo-close, close"),
+        ([b"Close, x-foo"], b"x-foo, close"),
+        ([b"keep-alive"], b"close"),
+        ([b""], b"close"),
+    ],
+)
+def test_close_stands_beside_what_else_the_answer_lists(
+    engine: Callable[[Limits], Engine], values: list[bytes], expected: bytes
+) -> None:
+    one = engine(Limits())
+    head = begin(one, request(fields=b"Connection: close\r\n"))
+    fields = [(b"connection", value) for value in values]
+    one.respond(head.stream, 200, [*fields, (b"content-length", b"2")], b"ok", end=True)
+    assert read(one).values(b"connection") == [expected]
+    serves_no_more(one)
+
+
+def test_what_only_looks_like_close_closes_nothing(engine: Callable[[Limits], Engine]) -> None:
+    one = engine(Limits())
+    head = begin(one, request())
+    one.respond(head.stream, 200, [(b"connection", b"x-close"), (b"content-length", b"2")], b"ok", end=True)
+    [response], _ = parse(written(one), ["GET"], ended=False)  # http.client takes it for close
+    assert response.values(b"connection") == [b"x-close"]
+    still_serves(one)
 
 
 def test_1_0_is_kept_only_when_the_answer_says_so(engine: Callable[[Limits], Engine]) -> None:
@@ -172,6 +204,34 @@ def test_a_body_answered_early_is_never_a_request(engine: Callable[[Limits], Eng
         seen += targets(one.receive(piece))
     # Either the rest of the body is read over, or the connection has ended.
     assert seen == ([b"/1"] if one.closing else [b"/1", b"/2"])
+
+
+@pytest.mark.parametrize(("length", "kept"), [(DISCARD_LIMIT, True), (DISCARD_LIMIT + 1, False)])
+def test_an_answer_before_a_body_that_is_not_waited_for_says_close(
+    engine: Callable[[Limits], Engine], length: int, *, kept: bool
+) -> None:
+    one = engine(Limits())
+    head = begin(one, request("POST", fields=b"Content-Length: %d\r\n" % (length + 4), body=b"some"))
+    one.respond(head.stream, 403, [(b"content-length", b"2")], b"no", end=True)
+    assert read(one, "POST").values(b"connection") == ([] if kept else [b"close"])
+    if kept:
+        one.receive(bytes(length))
+        still_serves(one)
+    else:
+        serves_no_more(one)
+
+
+def test_an_answer_that_begins_before_a_large_body_has_come_may_still_read_it(
+    engine: Callable[[Limits], Engine],
+) -> None:
+    one = engine(Limits())
+    size = 2 * DISCARD_LIMIT
+    head = begin(one, request("POST", fields=b"Content-Length: %d\r\n" % size))
+    one.respond(head.stream, 200, [(b"content-length", b"2")], b"o", end=False)
+    assert [event for event in one.receive(bytes(size)) if isinstance(event, Body) and event.end]
+    one.body(head.stream, b"k", end=True)
+    assert read(one, "POST").values(b"connection") == []
+    still_serves(one)
 
 
 def test_a_chunked_body_answered_early_is_never_a_request(engine: Callable[[Limits], Engine]) -> None:

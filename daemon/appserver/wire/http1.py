@@ -17,7 +17,7 @@ from typing import ClassVar, Final
 
 from appserver.wire.chunked import ChunkedBody
 from appserver.wire.engine import Body, Closed, Event, Head, Headers, Limits, Refused, Switch
-from appserver.wire.http1_switch import PREFACE_HEAD, SWITCHING, asks_for_websocket, read_settings
+from appserver.wire.http1_switch import PREFACE_HEAD, SWITCHING, asks_for_websocket, members, read_settings
 from appserver.wire.semantics import CHUNKED, Preface, Refusal, Request, check_partial_head
 
 # What is still read and thrown away of a body that the application did not want, so that the connection can be kept.
@@ -318,13 +318,14 @@ class Http1Engine(ABC):
         """See `wire.engine.Engine`."""
         if stream != self._stream or self.closing:
             return  # nothing more is answered; a refusal that came with a request whose response is out already
-        lengths = closes = False
+        lengths = False
+        options = b""
         for name, value in headers:
             if name == b"content-length":
                 lengths = True
             elif name == b"connection":
-                closes = True
-                self._last = self._last or b"close" in value.lower()
+                options += b"," + value
+                self._last = self._last or b"close" in members(value.lower())
         fields = headers
         if self._is_head or status in (204, 304):
             self._framing = NO_BODY
@@ -344,11 +345,17 @@ class Http1Engine(ABC):
         # client that waits for 100 may send its body or not: only closing makes the next bytes unambiguous.
         if (self._draining or self._eof) and not self._received:
             self._last = True
-        if self._last or self._expects or self._is_old or self._phase is REFUSED:
+        if (
+            self._last
+            or self._expects
+            or self._is_old
+            # Behind a body that is refused, or that nobody reads to its end, no further request is found.
+            or (self._phase is not SERVED and (self._phase is REFUSED or (end and self._left > DISCARD_LIMIT)))
+        ):
             self._last = True
-            if closes:
+            if options:
                 fields = [field for field in fields if field[0] != b"connection"]
-            fields = [*fields, (b"connection", b"close")]
+            fields = [*fields, (b"connection", _add_close(options) if options else b"close")]
         out = self._out
         out.append(_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status)
         out += [b"%b: %b\r\n" % field for field in fields]
@@ -484,6 +491,16 @@ class ReferringEngine(Http1Engine):
         from appserver.wire.http1_h11 import read_head  # noqa: PLC0415
 
         return read_head(head, self._limits)
+
+
+def _add_close(options: bytes) -> bytes:
+    """A Connection field's value with `close` in it, once.
+
+    What else it lists stays: fields that no proxy may forward (RFC 9110 section 7.6.1), `upgrade` (section 7.8). But
+    `keep-alive` says the opposite.
+    """
+    others = [option for option in members(options) if option and option.lower() not in (b"close", b"keep-alive")]
+    return b", ".join([*others, b"close"])
 
 
 def _write_head(status: int, headers: Headers) -> bytes:

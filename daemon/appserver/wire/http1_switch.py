@@ -36,7 +36,7 @@ def read_settings(headers: Headers) -> bytes | None:
             options += b"," + value.lower()
         elif name == b"http2-settings":
             settings.append(value)
-    if b"h2c" not in _members(protocols) or b"http2-settings" not in _members(options) or len(settings) != 1:
+    if b"h2c" not in members(protocols) or b"http2-settings" not in members(options) or len(settings) != 1:
         return None
     text = settings[0].rstrip(b"=")
     try:
@@ -52,7 +52,7 @@ def asks_for_websocket(headers: Headers) -> bool:
     Args:
         headers: Of a request whose Connection lists `upgrade`.
     """
-    return any(name == b"upgrade" and b"websocket" in _members(value.lower()) for name, value in headers)
+    return any(name == b"upgrade" and b"websocket" in members(value.lower()) for name, value in headers)
 
 
 def _are_good(settings: bytes) -> bool:
@@ -66,5 +66,6 @@ def _are_good(settings: bytes) -> bool:
     return True
 
 
-def _members(text: bytes) -> list[bytes]:
+def members(text: bytes) -> list[bytes]:
+    """Of a field that is a list, separated by commas (RFC 9110 section 5.6.1)."""
     return [member.strip() for member in text.split(b",")]
