@@ -6,7 +6,8 @@ from collections.abc import Callable
 import h11
 import pytest
 
-from appserver.wire.engine import Body, Closed, Engine, Head, Headers, Limits, Refused
+from appserver.wire.chunked import CHUNKS_AT_ONCE
+from appserver.wire.engine import Body, Closed, Engine, Event, Head, Headers, Limits, Refused
 from appserver.wire.http1 import DISCARD_LIMIT
 from tests.contract.driver import written
 from tests.contract.exchange import (
@@ -264,6 +265,27 @@ def test_an_endless_body_is_not_read_over_for_ever(engine: Callable[[Limits], En
     assert one.closing
 
 
+@pytest.mark.parametrize(("chunks", "kept"), [(10_000, True), (11_500, False)])
+def test_a_body_in_small_chunks_answered_early_is_read_over_in_pieces(
+    engine: Callable[[Limits], Engine], chunks: int, *, kept: bool
+) -> None:
+    # 6 bytes each: what counts is what has come, however often it is looked at.
+    one = engine(Limits())
+    begin(one, request("POST", fields=b"Transfer-Encoding: chunked\r\n"))
+    one.respond(1, 403, [(b"content-length", b"2")], b"no", end=True)
+    written(one)
+    assert one.receive(b"1\r\nx\r\n" * chunks + b"0\r\n\r\n" + request(target="/2")) == []
+    calls, events = 1, list[Event]()
+    while one.more and not one.closing:
+        before = one.pending
+        events = one.receive(b"")
+        assert before - one.pending <= 6 * CHUNKS_AT_ONCE + len(request(target="/2"))
+        calls += 1
+    assert one.closing is not kept
+    assert targets(events) == ([b"/2"] if kept else [])
+    assert calls > DISCARD_LIMIT // 6 // CHUNKS_AT_ONCE - 100
+
+
 def test_a_bad_chunk_while_the_answer_is_being_written(engine: Callable[[Limits], Engine]) -> None:
     one = engine(Limits())
     head = begin(one, request("POST", fields=b"Transfer-Encoding: chunked\r\n"))
@@ -276,6 +298,51 @@ def test_a_bad_chunk_while_the_answer_is_being_written(engine: Callable[[Limits]
     with pytest.raises(h11.RemoteProtocolError):
         parse(written(one), ["POST"], ended=True)
     serves_no_more(one)
+
+
+# Much at once
+
+
+def test_small_chunks_are_taken_in_pieces(engine: Callable[[Limits], Engine]) -> None:
+    one = engine(Limits())
+    count = 10 * CHUNKS_AT_ONCE + 1
+    body = b"1\r\nx\r\n" * count + b"0\r\n\r\n"
+    events = one.receive(request("POST", fields=b"Transfer-Encoding: chunked\r\n", body=body + request(target="/2")))
+    while one.more:
+        assert one.pending
+        events += one.receive(b"")
+    (_, *pieces) = events
+    assert all(isinstance(piece, Body) and len(piece.data) <= CHUNKS_AT_ONCE for piece in pieces)
+    assert sum(len(piece.data) for piece in pieces if isinstance(piece, Body)) == count
+    assert [piece.end for piece in pieces if isinstance(piece, Body)] == [False] * (len(pieces) - 1) + [True]
+    one.respond(1, 200, [(b"content-length", b"2")], b"ok", end=True)
+    assert targets(one.receive(b"")) == [b"/2"]
+
+
+@pytest.mark.parametrize(("end", "refused"), [(b"0\r\n\r\n", []), (b"0\r\n", [400]), (b"", [400]), (b"zz\r\n", [400])])
+def test_what_is_kept_is_judged_when_its_turn_comes_though_the_input_has_ended(
+    engine: Callable[[Limits], Engine], end: bytes, refused: list[int]
+) -> None:
+    one = engine(Limits())
+    body = b"1\r\nx\r\n" * 3 * CHUNKS_AT_ONCE + end
+    one.receive(request() + request("POST", fields=b"Transfer-Encoding: chunked\r\n", body=body))
+    assert one.eof() == [Closed()]
+    one.respond(1, 200, [(b"content-length", b"2")], b"ok", end=True)
+    events = one.receive(b"")
+    assert one.pending
+    while one.more:
+        events += one.receive(b"")
+    assert [event.status for event in events if isinstance(event, Refused)] == refused
+    assert [event.end for event in events if isinstance(event, Body)].count(True) == (not refused)
+
+
+def test_a_deadline_gives_up_what_was_kept(engine: Callable[[Limits], Engine]) -> None:
+    one = engine(Limits())
+    one.receive(request("POST", fields=b"Transfer-Encoding: chunked\r\n", body=b"1\r\nx\r\n" * 3 * CHUNKS_AT_ONCE))
+    assert one.more
+    (refused,) = one.refuse(408, "the request took too long")
+    assert isinstance(refused, Refused)
+    assert (one.more, one.pending) == (False, 0)
 
 
 # Facts

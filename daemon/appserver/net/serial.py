@@ -27,18 +27,34 @@ from appserver.wire.engine import Body, Event, Head, Headers, Refused, Switch
 if TYPE_CHECKING:
     from appserver.net.multiplexed import MultiplexedConnection
 
+STEPS_A_TURN: Final = 16
+"""Pipelined requests, or pieces of a body in many small chunks, that are handled in one turn of the loop: with small
+applications less than a millisecond's work. Who sends more at once waits for his next turn, as others do for theirs."""
+
 _HEAD_SIZE: Final = 256  # about what the head of an answer takes, for counting what is collected
 
 
 class SerialConnection(Connection):
     """Serves one client, one request at a time."""
 
-    __slots__ = ("_answer", "_collected", "_corked", "_ended", "_handling", "_mark", "_paused", "_received", "_tunnel")
+    __slots__ = (
+        "_answer",
+        "_collected",
+        "_corked",
+        "_ended",
+        "_handling",
+        "_mark",
+        "_paused",
+        "_received",
+        "_resting",
+        "_tunnel",
+    )
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint, endpoint.make_engine())
         self._answer: tuple[int, int, Headers, bytes] | None = None  # of a response that has ended in this turn
         self._corked = self._handling = self._ended = self._paused = False
+        self._resting = False  # the rest of what has come waits for the loop's next turn, and reading with it
         self._received = self._mark = self._collected = 0
         self._tunnel: Cycle | None = None  # a WebSocket whose bytes pass as they are, past the engine
 
@@ -82,7 +98,8 @@ class SerialConnection(Connection):
             return False
         if self._ended:
             self.conclude()
-        self._handle(self._engine.eof())
+        if not self._resting:  # else it stands behind what waits: _read_on()
+            self._handle(self._engine.eof())
         # Over TLS there is no half: asyncio closes whatever it is told, and warns of a yes.
         return self._transport is not None and self._transport.can_write_eof()
 
@@ -90,19 +107,20 @@ class SerialConnection(Connection):
         """The peer has taken what waited."""
         self._out.resume()
         # With a cycle, what has not been handled are frames that came before their WebSocket was there.
-        if (self._ended or not self._cycles) and self.phase is not CLOSING and not self._corked:
+        if (self._ended or not self._cycles) and self.phase is not CLOSING and not (self._corked or self._resting):
             self._handle([])
 
     # Events
 
     def _handle(self, events: list[Event], *, fresh: bool = False) -> None:
-        """Take the engine's events, and those of pipelined requests as responses end; then write once.
+        """Take the engine's events, and a turn's worth of what was kept behind them; then write once.
 
         Args:
             events: What the engine has given.
             fresh: They were read just now, and applications have time until everything has been that can be.
         """
         self._corked = self._handling = True
+        engine, steps = self._engine, STEPS_A_TURN
         try:
             if self._answer is not None:
                 self._write_answer()
@@ -115,19 +133,47 @@ class SerialConnection(Connection):
                 # Whoever pipelines and does not read gets no more answers made than the buffer takes.
                 if self._collected >= HIGH_WATER:
                     self._flush()
-                if not self._ended:
+                if not self._ended and not engine.more:
                     break
                 self._ended = False
-                engine = self._engine
                 if not engine.pending:
                     break
-                if engine.closing or self._out.paused or self._endpoint.cutting:
+                steps -= 1
+                if (
+                    not steps
+                    or engine.closing
+                    # A body is taken though its client reads nothing: it may look at no answer before it has sent all.
+                    or (self._out.paused and not engine.more)
+                    or self._endpoint.cutting
+                ):
                     self._ended = True
                     break
                 events, fresh = engine.receive(b""), False
         finally:
             self._corked = self._handling = False
-        self._settle()
+        if steps:
+            self._settle()
+            self._resting = False
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Others have their turn before the rest is handled."""
+        self._flush()
+        self._pause_reading()
+        self._resting = True
+        self._endpoint.loop.call_soon(self._read_on, context=self._endpoint.context)
+
+    def _read_on(self) -> None:
+        """Handle the rest of a read that brought very much, a turn's worth at a time."""
+        if self._transport is None or self.phase is CLOSING:
+            return
+        try:
+            self._handle([])
+            if self._eof and not self._resting and self.phase is not CLOSING:
+                self._handle(self._engine.eof())
+        except Exception as error:  # noqa: BLE001 - of ours; its client would wait for ever
+            self.crash(error)
 
     def _dispatch(self, event: Event) -> None:
         if isinstance(event, Body):
@@ -228,7 +274,7 @@ class SerialConnection(Connection):
     def consumed(self, stream: int, count: int) -> None:
         """See `asgi.peer.Peer`."""
         self._engine.consumed(stream, count)
-        if self._paused and not self._is_full():
+        if self._paused and not self._resting and not self._is_full():
             self._resume_reading()
 
     def inform(self, stream: int, status: int, headers: Headers) -> None:
@@ -309,6 +355,8 @@ class SerialConnection(Connection):
         """See `Connection`: write the response that has ended, and go on to what came behind its request."""
         if self._transport is None or self.phase is CLOSING:
             return  # nothing more is begun on a connection that is over
+        if self._resting and not self._endpoint.cutting:
+            return  # _read_on() does it
         if self._engine.pending:
             self._handle([])
         else:
@@ -381,7 +429,7 @@ class SerialConnection(Connection):
         if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
-            if self.phase is BODY:
+            if self.phase is BODY and not self._resting:
                 self.deadline = self._body_deadline()  # the application was slow, not the peer
 
     def drain(self) -> None:

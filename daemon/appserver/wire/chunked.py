@@ -18,6 +18,9 @@ from typing import Final
 from appserver.wire.engine import Limits
 from appserver.wire.semantics import Refusal, check_head, check_partial_head
 
+CHUNKS_AT_ONCE: Final = 32
+"""Chunks that are begun in one call: less than 0.1 ms, and a body that comes in larger ones is not held up."""
+
 CHUNK_LINE_LIMIT: Final = 256
 """Bytes of one chunk-size line with its extensions (RFC 9112 section 7.1.1: a recipient limits the length)."""
 
@@ -43,9 +46,10 @@ class ChunkedBody:
     Attributes:
         state: Where the next byte stands.
         total: Bytes of content announced so far.
+        more: So many chunks came that the rest waits for the next call.
     """
 
-    __slots__ = ("_left", "_limits", "_seen", "state", "total")
+    __slots__ = ("_left", "_limits", "_seen", "more", "state", "total")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -53,6 +57,7 @@ class ChunkedBody:
         self._seen = 0  # bytes of the trailer section that have been looked at
         self.state = State.SIZE
         self.total = 0
+        self.more = False
 
     @property
     def ended(self) -> bool:
@@ -63,7 +68,8 @@ class ChunkedBody:
         """Take content out of what has arrived.
 
         Args:
-            received: Bytes from where the last call ended; those that were understood are removed from it.
+            received: Bytes from where the last call ended; those that were understood are removed from it. At most
+                `CHUNKS_AT_ONCE` chunks are begun.
 
         Returns:
             The content among them.
@@ -72,7 +78,8 @@ class ChunkedBody:
             Refusal: 400, 413 or 431.
         """
         content: list[bytes] = []
-        at, size = 0, len(received)
+        at, size, chunks = 0, len(received), CHUNKS_AT_ONCE
+        self.more = False
         while at < size and self.state is not State.DONE:
             if self.state is State.DATA:
                 end = min(at + self._left, size)
@@ -88,6 +95,10 @@ class ChunkedBody:
                 end = at + 2
                 self.state = State.SIZE
             elif self.state is State.SIZE:
+                if not chunks:
+                    self.more = True
+                    break
+                chunks -= 1
                 end = received.find(b"\n", at, at + CHUNK_LINE_LIMIT + 2) + 1
                 if end == 0:
                     if size - at - received.endswith(b"\r") > CHUNK_LINE_LIMIT:

@@ -217,6 +217,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def more(self) -> bool:
+        """So much came at once that the rest is kept for the next `receive()`, whoever else is to have a turn first."""
+        ...
+
+    @property
     def version(self) -> str:
         """`1.1` or `2`."""
         ...

@@ -77,6 +77,7 @@ class Http1Engine(ABC):
         "_upgrade",
         "_websocket",
         "closing",
+        "more",
     )
 
     name: ClassVar[str]
@@ -115,7 +116,7 @@ class Http1Engine(ABC):
         self._large = False  # something in `_out` is too large to be copied
         # The connection
         self._eof = self._draining = self._cut = False
-        self.closing = False
+        self.closing = self.more = False
 
     @abstractmethod
     def read_head(self, head: bytes) -> Request:
@@ -147,7 +148,8 @@ class Http1Engine(ABC):
             if phase is IDLE:
                 return self._receive_head()
             if phase is BODY:
-                return self._receive_body()
+                events = self._receive_body()
+                return events + self._cut_short() if self._eof else events
             if phase is DISCARD:
                 return self._discard_body()
             if phase is TUNNEL:
@@ -170,7 +172,7 @@ class Http1Engine(ABC):
         """See `wire.engine.Engine`."""
         self._eof = True
         if self._phase is BODY:
-            return self.refuse(400, "the connection ended inside a body")
+            return self._cut_short()
         if self._phase is IDLE:
             return self._end_of_input()
         if self._phase is DISCARD:
@@ -188,6 +190,7 @@ class Http1Engine(ABC):
     def refuse(self, status: int, reason: str, stream: int = 0) -> list[Event]:  # noqa: ARG002 - there is but one
         """See `wire.engine.Engine`."""
         self._received.clear()
+        self.more = False
         if self._phase is DISCARD:
             # Its response is out already; there is nothing left to answer.
             self.closing = True
@@ -222,9 +225,13 @@ class Http1Engine(ABC):
                 events += self._receive_body()
             except Refusal as refusal:
                 events += self.refuse(refusal.status, refusal.reason)
-        if self._eof and self._phase is BODY:
-            events += self.refuse(400, "the connection ended inside a body")
-        return events
+        return events + self._cut_short() if self._eof else events
+
+    def _cut_short(self) -> list[Event]:
+        """The input has ended: whether inside a body."""
+        if self._phase is not BODY or self.more:
+            return []
+        return self.refuse(400, "the connection ended inside a body")
 
     def _begin(self, head: bytes) -> list[Event]:
         method, target, headers, version, length, expects, last, upgrade = self.read_head(head)
@@ -268,6 +275,7 @@ class Http1Engine(ABC):
             del received[: len(data)]
             return self._pass_body(data)
         data = self._chunked.take(received)
+        self.more = self._chunked.more
         if not data and not self._chunked.ended:
             return []
         return self._body_event(data, self._chunked.ended)
@@ -285,12 +293,13 @@ class Http1Engine(ABC):
         return [Body(self._stream, data, end)]
 
     def _discard_body(self) -> list[Event]:
-        self._discarded += len(self._received)
+        before = len(self._received)
         self._receive_body()
+        self._discarded += before - len(self._received)
         if self._phase is SERVED:
             self._next()
             return [] if self.closing else self._receive_head()
-        if self._discarded > DISCARD_LIMIT:
+        if self._discarded > DISCARD_LIMIT or (self._eof and not self.more):
             self.closing = True
         return []
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appserver.wire.chunked import CHUNK_LINE_LIMIT, ChunkedBody, State
+from appserver.wire.chunked import CHUNK_LINE_LIMIT, CHUNKS_AT_ONCE, ChunkedBody, State
 from appserver.wire.engine import Limits
 from appserver.wire.semantics import Refusal
 
@@ -145,6 +145,23 @@ def test_the_states_are_passed_in_order() -> None:
         seen.append(body.state)
     assert seen == [State.SIZE, State.DATA, State.END, State.SIZE, State.TRAILERS, State.DONE]
     assert body.total == 3
+
+
+def test_many_chunks_are_taken_in_several_calls() -> None:
+    body, received = ChunkedBody(Limits()), bytearray(b"1\r\nx\r\n" * (2 * CHUNKS_AT_ONCE) + b"0\r\n\r\n")
+    for _ in range(2):
+        assert body.take(received) == b"x" * CHUNKS_AT_ONCE
+        assert (body.more, body.ended) == (True, False)
+    assert body.take(received) == b""
+    assert (body.more, body.ended, bytes(received)) == (False, True, b"")
+
+
+def test_a_chunk_that_is_not_whole_is_not_more() -> None:
+    body = ChunkedBody(Limits())
+    assert body.take(bytearray(b"1\r\nx\r\n" * CHUNKS_AT_ONCE)) == b"x" * CHUNKS_AT_ONCE
+    assert not body.more
+    assert body.take(bytearray(b"1\r")) == b""
+    assert not body.more
 
 
 @given(st.lists(st.binary(min_size=1, max_size=30), max_size=6), st.lists(st.integers(0, 200)))
