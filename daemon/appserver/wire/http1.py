@@ -477,6 +477,8 @@ class Http1Engine(ABC):
     @property
     def pending(self) -> int:
         """See `wire.engine.Engine`."""
+        if self._phase is DISCARD and not self.more:
+            return 0  # part of a chunk's line, with which nothing can be done before the rest has come
         return len(self._received)
 
     @property

@@ -1045,6 +1045,22 @@ def test_the_head_behind_a_body_that_was_thrown_away_has_the_heads_deadline(run:
 # Draining
 
 
+def test_the_rest_of_a_body_that_is_thrown_away_has_the_bodys_deadline(run: Play) -> None:
+    async def scene() -> None:
+        serving = Serving(hello)
+        client = await serving.connect()
+        chunked = b"POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await client.send(chunked + b"1\r\na\r\n1")  # and a part of the next chunk's line
+        await client.responses(1, "POST")
+        await serving.quiet()
+        serving.later(TIMEOUTS.header + 1)
+        await client.send(b"\r\nb\r\n0\r\n\r\n" + get("/next"))
+        assert [response.body for response in await client.responses(2, "POST", "GET")][1] == b"hello /next"
+        await serving.end()
+
+    run(scene)
+
+
 def test_while_draining_an_idle_connection_gets_one_more_answer(run: Play) -> None:
     async def scene() -> None:
         serving = Serving(hello)
