@@ -87,6 +87,8 @@ class MultiplexedConnection(Connection):
             self._handle(self._engine.upgrade(switch.settings, switch.head))
         if switch.received:
             self._handle(self._engine.receive(switch.received))
+            if self._engine.more:
+                self._put_off()
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come."""
@@ -94,7 +96,12 @@ class MultiplexedConnection(Connection):
             return  # read only so that the kernel does not answer with a reset and take our last answer with it
         self._endpoint.service.figures.bytes_received += nbytes
         self._handle(self._engine.receive(self._view[:nbytes].tobytes()))
-        if self._engine.more and self._transport is not None:
+        if self._engine.more:
+            self._put_off()
+
+    def _put_off(self) -> None:
+        """Leave the rest of what has been read to further turns; until then nothing more is."""
+        if self._transport is not None:
             self._transport.pause_reading()
             self._endpoint.loop.call_soon(self._read_on, context=self._endpoint.context)
 

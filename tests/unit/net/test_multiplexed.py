@@ -15,6 +15,7 @@ from appserver.net.flow import HIGH_WATER, Outflow
 from appserver.net.multiplexed import MultiplexedConnection
 from appserver.wire.engine import Limits
 from appserver.wire.http2 import STREAM_WINDOW
+from appserver.wire.http2_gate import FRAMES_A_TURN
 from tests.conformance.http2 import frames
 from tests.conformance.http2.frames import MAX_WINDOW, WINDOW, Code, Kind
 from tests.contract.http2_peer import Http2Peer
@@ -932,6 +933,33 @@ def test_an_upload_right_behind_the_preface_loses_no_byte(run: Play, http2: str)
         sending = asyncio.create_task(client.flush())
         assert (await client.answer(stream)).body == b"/up " + bytes(range(250)) * 250
         await sending
+        await serving.end()
+
+    run(scene)
+
+
+@pytest.mark.parametrize("way", ["prior knowledge", "upgrade"])
+def test_many_frames_in_the_read_that_begins_http_2_are_all_handled(run: Play, http2: str, way: str) -> None:
+    async def scene() -> None:
+        serving = Serving(hello, http2=http2)
+        client = Http2Client(await serving.connect())
+        head = b""
+        if way == "upgrade":
+            settings = client.peer.upgrade().decode()
+            head = get("/", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", f"HTTP2-Settings: {settings}")
+        else:
+            client.peer.start()
+        unknown = frames.frame(0x55)  # a small frame that means nothing (RFC 9113 section 5.5)
+        begun, last = client.peer.take(), client.peer.ask("/last")
+        # From here on the client only reads: whatever it sent would make the server go on.
+        await client.client.send(head + begun + 2 * FRAMES_A_TURN * unknown + client.peer.take())
+        if head:
+            await client.client.until(b"\r\n\r\n")
+            client.peer.feed(client.client.got.partition(b"\r\n\r\n")[2])
+        while not client.peer.answers[last].ended:
+            client.peer.feed(await client.client.read())
+        assert client.peer.answers[last].body == b"hello /last"
+        assert (await client.get("/then")).body == b"hello /then"  # it reads on
         await serving.end()
 
     run(scene)
