@@ -250,6 +250,27 @@ def test_bytes_may_come_slowly(run: Play, http2: str, size: int) -> None:
 # What goes beside the answer
 
 
+def test_what_only_http_1_puts_up_with_in_a_field_is_not_sent(run: Play, http2: str) -> None:
+    # The client takes no malformed message (RFC 9113 sections 8.2.1 and 8.2.2).
+    async def scene() -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.early_hint", "links": [b" </style.css>"]})
+            headers = [(b"x-a", b" \tvalue "), (b"te", b"gzip"), (b"x-b", b"\t")]
+            await send({**START, "headers": headers, "trailers": True})
+            await send(LAST)
+            await send({"type": "http.response.trailers", "headers": [(b"x-c", b" value\t")]})
+
+        serving = Serving(application, http2=http2)
+        client = await serving.connect_http2()
+        answer = await client.get("/", ("te", "trailers"))
+        assert answer.interim == [(103, [(b"link", b"</style.css>")])]
+        assert answer.fields == [(b"x-a", b"value"), (b"x-b", b"")]
+        assert answer.trailers == [(b"x-c", b"value")]
+        await serving.end()
+
+    run(scene)
+
+
 def test_hints_come_ahead_of_the_answer(run: Play, http2: str) -> None:
     async def scene() -> None:
         gate = asyncio.Event()
