@@ -408,11 +408,15 @@ class MultiplexedConnection(Connection):
         for cycle in list(self._cycles.values()):
             cycle.tick(now, excused=now - self._crowded < EXCUSE_SECONDS)
         waiting: dict[int, int] = {}
-        for stream, sent in engine.waiting().items():
+        untaken = engine.waiting()
+        for stream, sent in untaken.items():
             # What its own window does not hold back waits for its turn, or for the window of them all.
             place = stream if engine.send_window(stream) <= 0 else SHARED
             waiting[place] = waiting.get(place, 0) + sent
-        for stream, what in self._deadlines.overdue(now, self._cycles, waiting, self._asked):
+        late = self._deadlines.overdue(
+            now, self._cycles, waiting, self._asked, untaken if self._out.deadline == inf else self._cycles
+        )
+        for stream, what in late:
             if what == HEAD:
                 self._handle(engine.refuse(408, "its head did not arrive in time"))
             elif stream == SHARED:
