@@ -288,8 +288,6 @@ class MultiplexedConnection(Connection):
             self._end(stream)
         else:
             self._engine.respond(stream, status, headers, body, False)
-            if self._engine.is_over(stream) and stream in self._cycles:
-                self._cycles[stream].half_close()  # a HEAD: the client has all it wants, and a stream without end none
             self._schedule()
 
     def body(self, stream: int, data: bytes, end: bool) -> None:

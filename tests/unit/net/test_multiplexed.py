@@ -271,6 +271,35 @@ def test_what_only_http_1_puts_up_with_in_a_field_is_not_sent(run: Play, http2: 
     run(scene)
 
 
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_answer_without_a_body_arrives_whatever_its_application_does_then(
+    run: Play, http2: str, method: str, status: int, *, at_once: bool
+) -> None:
+    async def scene() -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({**START, "status": status, "headers": [(b"etag", b"1")]})
+            await send(more(b"" if status != 200 else b"content"))
+            if not at_once:
+                await asyncio.sleep(0.001)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        serving = Serving(application, http2=http2)
+        client = await serving.connect_http2()
+        answer = await client.get(method=method)
+        await serving.until(lambda: not serving.service.running)
+        assert (await client.get(method=method)).status == status  # and the connection goes on
+        assert (answer.status, answer.fields, answer.body) == (status, [(b"etag", b"1")], b"")
+        assert answer.reset is None
+        await serving.until(lambda: not serving.service.running)
+        assert [record["outcome"] for record in serving.records.answers()] == ["complete"] * 2
+        assert serving.multiplexed._cycles == {}
+        await serving.end()
+
+    run(scene)
+
+
 def test_hints_come_ahead_of_the_answer(run: Play, http2: str) -> None:
     async def scene() -> None:
         gate = asyncio.Event()
