@@ -101,9 +101,16 @@ class HttpCycle(Response):
         if self._state != COMPLETE and not self.gone:
             self.gone = True
             self.unread = 0
-            self._record("client_gone")
+            self._record("complete" if self._is_answered() else "client_gone")
         self.gone = self._eof = True
         self._wake()
+
+    def _is_answered(self) -> bool:
+        """The client has all of its answer, though the application may go on with a body that nobody gets.
+
+        That of HEAD, 204 and 304 ends with its head (RFC 9112 section 6.3; in HTTP/2 the stream ends there).
+        """
+        return self._ended and self.answering and self._bodiless
 
     async def receive(self) -> Message:
         """ASGI `receive`: the body in pieces, then `http.disconnect` once the client or the response is over."""
@@ -118,7 +125,7 @@ class HttpCycle(Response):
             if self._untold:
                 self._untold = False
                 return {"type": "http.request", "body": b"", "more_body": False}
-            if self._eof or self._state == COMPLETE:
+            if self._eof or self._state == COMPLETE or (self._ended and self._is_answered()):
                 if self._told:
                     await sleep(0)  # whoever asks again and again must not keep the loop from the others
                 self._told = True
@@ -170,8 +177,12 @@ class HttpCycle(Response):
             self._record("complete")
             if self._waiters:
                 self._wake()
-        elif following == STREAMING and self.peer.choked(self.head.stream):
-            return self.peer.writable(self.head.stream)
+        elif following == STREAMING:
+            if self._bodiless:
+                self._wake()  # receive() tells that the client has all it wants, so that a stream without end ends
+                return sleep(0)  # what is thrown away fills no buffer that would ever make the application wait
+            if self.peer.choked(self.head.stream):
+                return self.peer.writable(self.head.stream)
         return DONE
 
     async def _transfer(self, file: File, following: str) -> None:
@@ -197,15 +208,22 @@ class HttpCycle(Response):
             file.source.close()
         self._state = following
         if following == COMPLETE:
-            self._record("complete")
-            self._wake()
-            self.peer.body(self.head.stream, b"", True)
+            self._finish()
 
     # The end
 
+    def _finish(self) -> None:
+        """End an answer whose bytes have all been given to the peer."""
+        self._state = COMPLETE
+        self._record("complete")
+        self._wake()
+        self.peer.body(self.head.stream, b"", True)
+
     def _returned(self) -> None:
         if not self.gone:
-            if self._told:
+            if self._told and self._is_answered():
+                self._finish()
+            elif self._told:
                 self._give_up()
             else:
                 report_silence(self.service.log, self.head, self._state, expectation(self._state))
@@ -215,7 +233,10 @@ class HttpCycle(Response):
         """End the response for the application: with an answer where none has begun, else with a visible cut."""
         if self._state == COMPLETE or self.gone:
             return
-        cut = self._state in (STREAMING, SENDING, TRAILING)
+        if self._is_answered():
+            self._finish()  # there is nothing to cut
+            return
+        cut = self.answering
         self._state = COMPLETE
         if cut:
             self.peer.reset(self.head.stream)

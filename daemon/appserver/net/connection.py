@@ -9,7 +9,7 @@ ends without losing the last answer (`_close`). Two kinds differ in how many req
     OPENING   the first byte; in HTTP/2 request  header
     IDLE      the next request                   keep-alive; linger while draining
     HEAD      the rest of a head                 header, from its first byte
-    BODY      the rest of a body                 body, renewed while the peer keeps the minimum rate
+    BODY      the rest of a body                 body, renewed while it or the answer moves as it should
     SERVING   the application                    none; 2 s once the peer has ended its input
     WEBSOCKET the application or the client      what its cycle asks for
     CLOSING   the peer's end, after ours         2 s

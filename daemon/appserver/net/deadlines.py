@@ -5,7 +5,7 @@ its client: for the rest of a request's body, or for a window that lets its resp
 the minimum rate since the deadline was set is overdue. So nothing here runs when a request begins or ends.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -46,10 +46,15 @@ class StreamDeadlines:
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
-        self._waits: dict[tuple[str, int], _Wait] = {}
+        self._waits: dict[tuple[str, int, int], _Wait] = {}
 
     def overdue(
-        self, now: float, cycles: Mapping[int, Cycle], waiting: Mapping[int, int], asked: set[int]
+        self,
+        now: float,
+        cycles: Mapping[int, Cycle],
+        waiting: Mapping[int, int],
+        asked: set[int],
+        untaken: Container[int],
     ) -> list[tuple[int, str]]:
         """Which streams have kept the server waiting for too long, and with what.
 
@@ -60,32 +65,35 @@ class StreamDeadlines:
             cycles: The requests that are served.
             waiting: Streams whose response cannot leave, with the bytes of it that have; `SHARED` for all that share.
             asked: Streams whose client has been sent `100 Continue`, if it waits for that.
+            untaken: Streams of whose answer something waits to leave, for whatever reason.
         """
         timeouts = self._timeouts
         late: list[tuple[int, str]] = []
-        waits: dict[tuple[str, int], _Wait] = {}
+        waits: dict[tuple[str, int, int], _Wait] = {}
         blocked = is_window_taken(cycles.values())
         for stream, cycle in cycles.items():
-            # With something unread it is the application that is slow; without 100 Continue nothing is to come; where
-            # the answer has begun, the two may talk to each other as slowly as they like.
-            if blocked or cycle.whole or cycle.unread or cycle.answering:
+            # With something unread it is the application that is slow; with something untaken the answer has a deadline
+            # of its own; without 100 Continue nothing is to come.
+            if blocked or cycle.whole or cycle.unread or stream in untaken:
                 continue
             if cycle.head.expects and not cycle.received and stream not in asked:
                 continue
-            if self._is_late(waits, (UPLOAD, stream), now, cycle.received, timeouts.body, timeouts.min_rate):
+            # Where the answer has moved it is another wait: who talks to the application may listen.
+            key = UPLOAD, stream, cycle.sent
+            if self._is_late(waits, key, now, cycle.received, timeouts.body, timeouts.min_rate):
                 late.append((stream, UPLOAD))
         for stream, sent in waiting.items():
-            if self._is_late(waits, (DOWNLOAD, stream), now, sent, timeouts.write, timeouts.min_rate):
+            if self._is_late(waits, (DOWNLOAD, stream, 0), now, sent, timeouts.write, timeouts.min_rate):
                 late.append((stream, DOWNLOAD))
-        if not cycles and not waiting and self._is_late(waits, (HEAD, 0), now, 0, timeouts.header, inf):
+        if not cycles and not waiting and self._is_late(waits, (HEAD, 0, 0), now, 0, timeouts.header, inf):
             late.append((0, HEAD))
         self._waits = waits
         return late
 
     def _is_late(
         self,
-        waits: dict[tuple[str, int], _Wait],
-        key: tuple[str, int],
+        waits: dict[tuple[str, int, int], _Wait],
+        key: tuple[str, int, int],
         now: float,
         moved: int,
         patience: float,

@@ -87,6 +87,8 @@ class MultiplexedConnection(Connection):
             self._handle(self._engine.upgrade(switch.settings, switch.head))
         if switch.received:
             self._handle(self._engine.receive(switch.received))
+            if self._engine.more:
+                self._put_off()
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come."""
@@ -94,7 +96,12 @@ class MultiplexedConnection(Connection):
             return  # read only so that the kernel does not answer with a reset and take our last answer with it
         self._endpoint.service.figures.bytes_received += nbytes
         self._handle(self._engine.receive(self._view[:nbytes].tobytes()))
-        if self._engine.more and self._transport is not None:
+        if self._engine.more:
+            self._put_off()
+
+    def _put_off(self) -> None:
+        """Leave the rest of what has been read to further turns; until then nothing more is."""
+        if self._transport is not None:
             self._transport.pause_reading()
             self._endpoint.loop.call_soon(self._read_on, context=self._endpoint.context)
 
@@ -281,8 +288,6 @@ class MultiplexedConnection(Connection):
             self._end(stream)
         else:
             self._engine.respond(stream, status, headers, body, False)
-            if self._engine.is_over(stream) and stream in self._cycles:
-                self._cycles[stream].half_close()  # a HEAD: the client has all it wants, and a stream without end none
             self._schedule()
 
     def body(self, stream: int, data: bytes, end: bool) -> None:
@@ -401,11 +406,15 @@ class MultiplexedConnection(Connection):
         for cycle in list(self._cycles.values()):
             cycle.tick(now, excused=now - self._crowded < EXCUSE_SECONDS)
         waiting: dict[int, int] = {}
-        for stream, sent in engine.waiting().items():
+        untaken = engine.waiting()
+        for stream, sent in untaken.items():
             # What its own window does not hold back waits for its turn, or for the window of them all.
             place = stream if engine.send_window(stream) <= 0 else SHARED
             waiting[place] = waiting.get(place, 0) + sent
-        for stream, what in self._deadlines.overdue(now, self._cycles, waiting, self._asked):
+        late = self._deadlines.overdue(
+            now, self._cycles, waiting, self._asked, untaken if self._out.deadline == inf else self._cycles
+        )
+        for stream, what in late:
             if what == HEAD:
                 self._handle(engine.refuse(408, "its head did not arrive in time"))
             elif stream == SHARED:

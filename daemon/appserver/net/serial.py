@@ -443,15 +443,17 @@ class SerialConnection(Connection):
     # Deadlines
 
     def _body_deadline(self) -> float:
-        self._mark = self._received
+        self._received = 0
+        self._mark = sum([cycle.sent for cycle in self._cycles.values()]) if self._cycles else 0
         return monotonic() + self._endpoint.timeouts.body
 
     def _expire(self, now: float) -> None:
         if self.phase is BODY:
-            timeouts = self._endpoint.timeouts
-            if self._paused or self._received - self._mark >= timeouts.min_rate * timeouts.body:
-                self.deadline = self._body_deadline()
-            else:
+            timeouts, received, sent = self._endpoint.timeouts, self._received, self._mark
+            self.deadline = self._body_deadline()
+            # Who talks to the application may listen; what waits of its answer has a deadline of its own.
+            answering = self._mark != sent or self._out.deadline < inf
+            if not answering and not self._paused and received < timeouts.min_rate * timeouts.body:
                 self._time_out("its body arrives too slowly")
         elif self.phase is HEAD:
             self._time_out("its head did not arrive in time")

@@ -154,11 +154,6 @@ class Http2Engine(Requests):
         events, self._late = self._late, []
         return events
 
-    def is_over(self, stream: int) -> bool:
-        """Whether the response has ended, though its application may not know."""
-        found = self._streams.get(stream)
-        return found is None or found.ended
-
     @property
     def limit(self) -> int:
         """Requests that the peer may have open at once."""

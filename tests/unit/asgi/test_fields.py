@@ -39,7 +39,7 @@ def test_date_and_server_of_the_application_take_the_place_of_ours(own: Any, wan
     assert len(OURS) == 3
 
 
-@pytest.mark.parametrize("name", [b"Transfer-Encoding", b"Keep-ALIVE", b"proxy-connection"])
+@pytest.mark.parametrize("name", [b"Transfer-Encoding", b"Keep-ALIVE", b"proxy-connection", b"TE"])
 def test_framing_is_not_the_applications_to_set(name: bytes) -> None:
     assert check_fields([(name, b"chunked"), (b"a", b"1")], Defaults()).headers == [(b"a", b"1")]
 
@@ -76,6 +76,29 @@ def test_a_line_end_or_nul_in_a_value_is_misuse_that_names_the_field(bad: bytes,
     given[index] = (given[index][0], place % bad)
     with pytest.raises(MisuseError, match=f"value of {given[index][0].decode()} holds CR, LF or NUL"):
         check_fields(given, Defaults())
+
+
+@pytest.mark.parametrize("value", [b" v", b"v ", b"\tv", b"v\t", b" \t v \t ", b"a  b ", b"a\tb\t", b" a \t b"])
+@pytest.mark.parametrize("index", range(3))
+def test_white_space_around_a_value_is_left_out_and_within_it_is_not(value: bytes, index: int) -> None:
+    # RFC 9113 section 8.2.1: with it the response would be malformed.
+    given = [(b"first", b"1"), (b"second", b"2 3"), (b"third", b"4\t5  6")]
+    given[index] = (given[index][0], value)
+    wanted = [(name, value.strip(b" \t")) for name, value in given]
+    assert check_fields(given, Defaults()).headers == wanted
+    assert check_trailers(given) == check_promise(given) == wanted
+    assert check_links([value for _, value in given]) == [(b"link", value) for _, value in wanted]
+
+
+@pytest.mark.parametrize("value", [b" ", b"\t", b"  \t "])
+def test_a_value_of_nothing_but_white_space_is_empty(value: bytes) -> None:
+    assert check_fields([(b"a", value)], Defaults()).headers == [(b"a", b"")]
+
+
+@given(st.lists(st.text(" \tab").map(str.encode)))
+def test_no_value_ever_begins_or_ends_with_white_space(values: list[bytes]) -> None:
+    headers = check_fields([(b"a", value) for value in values], Defaults()).headers
+    assert [value for _, value in headers] == [value.strip(b" \t") for value in values]
 
 
 @pytest.mark.parametrize("name", [b"", b"a b", b"a:", b":status", b"a\r\nb", b"a\0", b"\xe4", b"(a)", "a", 7, None])

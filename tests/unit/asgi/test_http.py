@@ -13,7 +13,7 @@ from appserver.asgi.peer import DONE
 from appserver.asgi.types import Message, Receive, Scope, Send
 from appserver.errors import ClientDisconnectedError, MisuseError
 from appserver.telemetry.context import REQUEST_ID
-from tests.unit.asgi.stage import LAST, MORE, START, Stage, body, breathe, perform, play, sends, start
+from tests.unit.asgi.stage import FILE_MORE, LAST, MORE, START, Stage, body, breathe, perform, play, sends, start
 
 # A good answer
 
@@ -479,6 +479,102 @@ def test_a_half_closed_client_still_gets_its_answer() -> None:
         await stage.cycle.send(START)
         await stage.cycle.send(LAST)
         assert stage.peer.content == b"last"
+
+    play(scene())
+
+
+BODILESS = [("HEAD", 200), ("GET", 204), ("GET", 304)]
+EMPTY: Message = {"type": "http.response.body", "body": b"", "more_body": True}
+
+
+async def hear(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@pytest.mark.parametrize(("method", "status"), BODILESS)
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_application_is_told_when_its_client_has_an_answer_without_a_body(
+    method: str, status: int, *, beside: bool
+) -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        hearing = asyncio.create_task(hear(receive))
+        if beside:
+            await breathe()
+        await send(start(status))
+        await send(EMPTY)
+        await hearing
+
+    stage = perform(application, method=method)
+    assert (stage.peer.status, stage.peer.ended, stage.peer.cut) == (status, True, False)
+    [answer] = stage.records.answers()
+    assert (answer["http_status"], answer["outcome"]) == (status, "complete")
+    assert stage.records.of("misuse") == []
+
+
+def test_an_application_may_go_on_with_a_body_that_nobody_gets() -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in (START, MORE, MORE):
+            await send(message)
+        await hear(receive)
+        for message in (MORE, FILE_MORE, LAST):
+            await send(message)
+
+    stage = perform(application, method="HEAD")
+    assert (stage.peer.content, stage.peer.ended, stage.peer.cut) == (b"", True, False)
+    assert [answer["outcome"] for answer in stage.records.answers()] == ["complete"]
+
+
+def test_a_body_that_nobody_gets_does_not_keep_the_loop_from_the_others() -> None:
+    async def scene() -> None:
+        stage = Stage(sends(START, *[MORE] * 100, LAST), method="HEAD")
+        task = stage.begin()
+        await breathe()
+        assert (stage.peer.status, task.done()) == (200, False)
+        await task
+        assert [answer["outcome"] for answer in stage.records.answers()] == ["complete"]
+
+    play(scene())
+
+
+def test_an_answer_without_a_body_is_not_over_for_who_still_reads_the_request() -> None:
+    async def scene() -> None:
+        stage = Stage(method="HEAD", end=False)
+        await stage.cycle.send(START)
+        await stage.cycle.send(MORE)
+        stage.cycle.feed(b"some", False)
+        assert (await stage.cycle.receive())["body"] == b"some"
+        told = asyncio.create_task(stage.cycle.receive())
+        await breathe()
+        assert not told.done()
+        stage.cycle.feed(b"rest", True)
+        assert (await told)["body"] == b"rest"
+        assert (await stage.cycle.receive())["type"] == "http.disconnect"
+
+    play(scene())
+
+
+def test_an_exception_behind_an_answer_without_a_body_is_told_and_cuts_nothing() -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send(MORE)
+        raise ValueError("broken")
+
+    stage = perform(application, method="HEAD")
+    assert (stage.peer.ended, stage.peer.cut) == (True, False)
+    assert len(stage.records.tracebacks()) == 1
+    assert [answer["outcome"] for answer in stage.records.answers()] == ["complete"]
+
+
+def test_a_client_that_goes_with_its_answer_without_a_body_has_got_it() -> None:
+    async def scene() -> None:
+        stage = Stage(method="HEAD")
+        await stage.cycle.send(START)
+        await stage.cycle.send(MORE)
+        stage.cycle.disconnect()
+        assert [answer["outcome"] for answer in stage.records.answers()] == ["complete"]
+        with pytest.raises(ClientDisconnectedError):
+            await stage.cycle.send(MORE)
 
     play(scene())
 

@@ -37,6 +37,33 @@ async def large(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": b""})
 
 
+class Talk:
+    """An application that begins its answer, says another byte when told to, and listens beside."""
+
+    def __init__(self) -> None:
+        self.say = asyncio.Event()
+        self.heard: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/other":
+            await echo(scope, receive, send)
+            return
+        await receive()
+        await send(START)
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        hearing = asyncio.create_task(self._hear(receive))
+        while not hearing.done():
+            saying = asyncio.create_task(self.say.wait())
+            await asyncio.wait([hearing, saying], return_when=asyncio.FIRST_COMPLETED)
+            saying.cancel()
+            if self.say.is_set():
+                self.say.clear()
+                await send({"type": "http.response.body", "body": b".", "more_body": True})
+
+    async def _hear(self, receive: Receive) -> None:
+        self.heard.append((await receive())["type"])
+
+
 async def sweep(serving: Serving, seconds: float) -> None:
     """Enforce the deadlines as if so much time had passed, and let come what comes of it."""
     serving.later(seconds)
@@ -210,6 +237,80 @@ def test_a_request_that_is_whole_may_wait_for_its_application_for_ever(run: Play
             await sweep(serving, turn * 1_000)
         gate.set()
         assert (await client.answer(stream)).body == b"/up body"
+        await serving.end()
+
+    run(scene)
+
+
+def test_a_body_that_stops_behind_a_begun_answer_ends_that_answer_and_no_other(run: Play, http2: str) -> None:
+    async def scene() -> None:
+        talk = Talk()
+        serving = Serving(talk, http2=http2)
+        client = await serving.connect_http2()
+        [other] = await uploading(serving, client, "/other")
+        stopped = client.peer.post("/stopped", b"begun", end=False)
+        await client.until(lambda: client.peer.answers[stopped].body == b"begun")
+        await sweep(serving, 0)
+        client.peer.send(other, bytes(int(UPLOAD_SHARE)), end=True)
+        assert (await client.answer(other)).status == 200
+        await sweep(serving, TIMEOUTS.body - 1)
+        assert serving.records.of("deadline") == []
+        await sweep(serving, TIMEOUTS.body + 1)
+        await client.until(lambda: client.peer.answers[stopped].reset is not None)
+        assert client.peer.answers[stopped].reset == Code.INTERNAL_ERROR
+        [record] = serving.records.of("deadline")
+        assert "too slowly" in record["message"]
+        assert [answer["outcome"] for answer in serving.records.answers()] == ["complete", "cut"]
+        assert talk.heard == ["http.disconnect"]
+        await serving.end()
+
+    run(scene)
+
+
+def test_a_body_may_rest_for_ever_while_the_answer_moves(run: Play, http2: str) -> None:
+    async def scene() -> None:
+        talk = Talk()
+        serving = Serving(talk, http2=http2)
+        client = await serving.connect_http2()
+        stream = client.peer.post("/talk", b"begun", end=False)
+        answer = client.peer.answers[stream]
+        await client.until(lambda: answer.body == b"begun")
+        await sweep(serving, 0)
+        for turn in range(1, 6):
+            talk.say.set()
+            await client.until(lambda turn=turn: len(answer.body) == len(b"begun") + turn)  # type: ignore[misc]
+            await sweep(serving, turn * (TIMEOUTS.body + 1))
+        assert serving.records.of("deadline") == []
+        await sweep(serving, 6 * (TIMEOUTS.body + 1) + 1)
+        await client.until(lambda: answer.reset is not None)
+        await serving.end()
+
+    run(scene)
+
+
+def test_a_body_may_rest_while_its_client_takes_the_answer_at_the_rate(run: Play, http2: str) -> None:
+    async def scene() -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(START)
+            await send({"type": "http.response.body", "body": bytes(1_000_000), "more_body": True})
+
+        serving = Serving(application, http2=http2)
+        client = await serving.connect_http2()
+        stream = client.peer.post("/", b"begun", end=False)
+        client.peer.slow.add(stream)
+        answer, came = client.peer.answers[stream], WINDOW
+        await client.until(lambda: len(answer.body) == WINDOW)
+        for turn in range(4):
+            await sweep(serving, turn * (TIMEOUTS.body + 1))
+            came += int(DOWNLOAD_SHARE)
+            client.peer.grant(stream, int(DOWNLOAD_SHARE))
+            await client.until(lambda came=came: len(answer.body) == came)  # type: ignore[misc]
+        assert serving.records.of("deadline") == []
+        await sweep(serving, 3 * TIMEOUTS.write)
+        await sweep(serving, 5 * TIMEOUTS.write)
+        await client.until(lambda: answer.reset is not None)
+        assert answer.reset == Code.CANCEL  # for the answer, which is not taken any more
         await serving.end()
 
     run(scene)

@@ -15,6 +15,7 @@ from appserver.net.flow import HIGH_WATER, Outflow
 from appserver.net.multiplexed import MultiplexedConnection
 from appserver.wire.engine import Limits
 from appserver.wire.http2 import STREAM_WINDOW
+from appserver.wire.http2_gate import FRAMES_A_TURN
 from tests.conformance.http2 import frames
 from tests.conformance.http2.frames import MAX_WINDOW, WINDOW, Code, Kind
 from tests.contract.http2_peer import Http2Peer
@@ -247,6 +248,56 @@ def test_bytes_may_come_slowly(run: Play, http2: str, size: int) -> None:
 
 
 # What goes beside the answer
+
+
+def test_what_only_http_1_puts_up_with_in_a_field_is_not_sent(run: Play, http2: str) -> None:
+    # The client takes no malformed message (RFC 9113 sections 8.2.1 and 8.2.2).
+    async def scene() -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.early_hint", "links": [b" </style.css>"]})
+            headers = [(b"x-a", b" \tvalue "), (b"te", b"gzip"), (b"x-b", b"\t")]
+            await send({**START, "headers": headers, "trailers": True})
+            await send(LAST)
+            await send({"type": "http.response.trailers", "headers": [(b"x-c", b" value\t")]})
+
+        serving = Serving(application, http2=http2)
+        client = await serving.connect_http2()
+        answer = await client.get("/", ("te", "trailers"))
+        assert answer.interim == [(103, [(b"link", b"</style.css>")])]
+        assert answer.fields == [(b"x-a", b"value"), (b"x-b", b"")]
+        assert answer.trailers == [(b"x-c", b"value")]
+        await serving.end()
+
+    run(scene)
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_answer_without_a_body_arrives_whatever_its_application_does_then(
+    run: Play, http2: str, method: str, status: int, *, at_once: bool
+) -> None:
+    async def scene() -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({**START, "status": status, "headers": [(b"etag", b"1")]})
+            await send(more(b"" if status != 200 else b"content"))
+            if not at_once:
+                await asyncio.sleep(0.001)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        serving = Serving(application, http2=http2)
+        client = await serving.connect_http2()
+        answer = await client.get(method=method)
+        await serving.until(lambda: not serving.service.running)
+        assert (await client.get(method=method)).status == status  # and the connection goes on
+        assert (answer.status, answer.fields, answer.body) == (status, [(b"etag", b"1")], b"")
+        assert answer.reset is None
+        await serving.until(lambda: not serving.service.running)
+        assert [record["outcome"] for record in serving.records.answers()] == ["complete"] * 2
+        assert serving.multiplexed._cycles == {}
+        await serving.end()
+
+    run(scene)
 
 
 def test_hints_come_ahead_of_the_answer(run: Play, http2: str) -> None:
@@ -932,6 +983,33 @@ def test_an_upload_right_behind_the_preface_loses_no_byte(run: Play, http2: str)
         sending = asyncio.create_task(client.flush())
         assert (await client.answer(stream)).body == b"/up " + bytes(range(250)) * 250
         await sending
+        await serving.end()
+
+    run(scene)
+
+
+@pytest.mark.parametrize("way", ["prior knowledge", "upgrade"])
+def test_many_frames_in_the_read_that_begins_http_2_are_all_handled(run: Play, http2: str, way: str) -> None:
+    async def scene() -> None:
+        serving = Serving(hello, http2=http2)
+        client = Http2Client(await serving.connect())
+        head = b""
+        if way == "upgrade":
+            settings = client.peer.upgrade().decode()
+            head = get("/", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", f"HTTP2-Settings: {settings}")
+        else:
+            client.peer.start()
+        unknown = frames.frame(0x55)  # a small frame that means nothing (RFC 9113 section 5.5)
+        begun, last = client.peer.take(), client.peer.ask("/last")
+        # From here on the client only reads: whatever it sent would make the server go on.
+        await client.client.send(head + begun + 2 * FRAMES_A_TURN * unknown + client.peer.take())
+        if head:
+            await client.client.until(b"\r\n\r\n")
+            client.peer.feed(client.client.got.partition(b"\r\n\r\n")[2])
+        while not client.peer.answers[last].ended:
+            client.peer.feed(await client.client.read())
+        assert client.peer.answers[last].body == b"hello /last"
+        assert (await client.get("/then")).body == b"hello /then"  # it reads on
         await serving.end()
 
     run(scene)

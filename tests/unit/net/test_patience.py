@@ -104,3 +104,75 @@ def test_a_half_closed_client_is_told_as_a_disconnect_after_a_while_whatever_the
         assert serving.records.tracebacks() == []
 
     run(scene)
+
+
+class Talk:
+    """An application that begins its answer, and says so much more when told to."""
+
+    def __init__(self) -> None:
+        self.say: asyncio.Queue[int] = asyncio.Queue()
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        while True:
+            await send({"type": "http.response.body", "body": bytes(await self.say.get()), "more_body": True})
+
+
+def test_a_body_that_stops_behind_a_begun_answer_ends_it(run: Play) -> None:
+    async def scene() -> None:
+        serving = Serving(Talk())
+        client = await serving.connect()
+        await client.send(post(b"x", length=100))
+        await client.until(b"begun\r\n")
+        serving.later(TIMEOUTS.body + 1)  # it has moved since the request came
+        assert serving.records.of("deadline") == []
+        serving.later(TIMEOUTS.body + 1)
+        assert (await client.rest()).endswith(b"begun\r\n")  # without the last chunk
+        [record] = serving.records.of("deadline")
+        assert "its body arrives too slowly" in record["message"]
+        assert [answer["outcome"] for answer in serving.records.answers()] == ["cut"]
+        await serving.end()
+
+    run(scene)
+
+
+def test_a_body_may_rest_for_ever_while_the_answer_moves(run: Play) -> None:
+    async def scene() -> None:
+        talk = Talk()
+        serving = Serving(talk)
+        client = await serving.connect()
+        await client.send(post(b"x", length=100))
+        await client.until(b"begun\r\n")
+        for turn in range(5):
+            talk.say.put_nowait(turn + 1)
+            await client.until(b"%d\r\n" % (turn + 1) + bytes(turn + 1) + b"\r\n")
+            serving.later(TIMEOUTS.body + 1)
+        assert serving.records.of("deadline") == []
+        serving.later(TIMEOUTS.body + 1)
+        await client.rest()
+        assert len(serving.records.of("deadline")) == 1
+        await serving.end()
+
+    run(scene)
+
+
+def test_a_body_may_rest_while_an_answer_waits_that_has_a_deadline_of_its_own(run: Play) -> None:
+    async def scene() -> None:
+        talk = Talk()
+        serving = Serving(talk)
+        client = await serving.connect()
+        await client.send(post(b"x", length=100))
+        await client.until(b"begun\r\n")
+        talk.say.put_nowait(10_000_000)  # more than a client holds that does not read
+        await serving.until(lambda: serving.connection._out.paused)
+        serving.later(TIMEOUTS.body + 1)
+        serving.later(TIMEOUTS.body + 2)
+        assert serving.records.of("deadline") == []
+        serving.later(TIMEOUTS.write + 1)
+        [record] = serving.records.of("deadline")
+        assert "reads too slowly" in record["message"]
+        await serving.over()
+
+    run(scene)

@@ -364,6 +364,28 @@ def test_a_body_that_the_application_does_not_read_is_thrown_away_and_the_next_r
     run(scene)
 
 
+def test_a_stream_without_end_that_nobody_gets_does_not_keep_the_next_request(run: Play) -> None:
+    async def scene() -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["method"] == "GET":
+                await hello(scope, receive, send)
+                return
+            await send(START)
+            await send(more(b"first"))
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        serving = Serving(application)
+        client = await serving.connect()
+        await client.send(b"HEAD / HTTP/1.1\r\nHost: a.example\r\n\r\n" + get("/next"))
+        responses = await client.responses(2, "HEAD", "GET")
+        assert [response.body for response in responses] == [b"", b"hello /next"]
+        assert [record["outcome"] for record in serving.records.answers()] == ["complete"] * 2
+        await serving.end()
+
+    run(scene)
+
+
 @pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
 def test_a_client_that_still_sends_gets_the_whole_of_an_early_answer(run: Play, *, tcp: bool) -> None:
     answer = b"a" * 500_000
