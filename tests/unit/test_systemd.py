@@ -3,25 +3,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 import systemd
 from systemd import daemon, journal
 
 ROOT: Final = Path(__file__).parents[2]
-
-
-def test_imports_go_in_one_direction() -> None:
-    pytest.importorskip("importlinter")
-    found = subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert "3 kept, 0 broken" in found.stdout
 
 
 def test_systemd_is_the_package_and_not_our_folder_of_units() -> None:
