@@ -572,7 +572,7 @@ def test_who_waits_for_a_reload_is_told_of_the_stop(begin: Begin, tmp_path: Path
         crew.server.told("RELOADING", "1")
         assert crew.server.stop(timeout=8) == 0
     assert asked.result().returncode == 3
-    assert "the server stops" in asked.result().stderr
+    assert "the server is draining" in asked.result().stderr
     assert [record for record in crew.server.records if record["level"] == "error"] == []
 
 

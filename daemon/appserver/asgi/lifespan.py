@@ -9,7 +9,7 @@ after it has taken `lifespan.startup` is a failed startup. Others take both for 
 application.
 """
 
-from asyncio import AbstractEventLoop, Event, Task
+from asyncio import AbstractEventLoop, CancelledError, Event, Task, current_task
 from typing import Any, Final
 
 from appserver.asgi.types import Application, Message
@@ -102,7 +102,10 @@ class Lifespan:
         try:
             await self._application(scope, self._receive, self._send)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a startup is a failed startup
-            if self._phase == RUNNING:
+            task = current_task()
+            if isinstance(error, CancelledError) and task is not None and task.cancelling():
+                self._error = error  # a stop that has no time for a shutdown
+            elif self._phase == RUNNING:
                 # Now, because what it kept running is no more, and the stop may be weeks away.
                 self._log.error(
                     "The application's lifespan raised: requests are served on, and no shutdown will run",

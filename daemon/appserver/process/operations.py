@@ -236,6 +236,8 @@ class Led(Operations):
         """The installed version is about to take over, or nothing has changed. It has to tell the rest itself."""
         self._require_service()
         failure = await self._master.upgrade_for_control()
+        if failure is not None:
+            self._require_service()  # which a stop has ended meanwhile
         return Answer({"upgrading": failure is None, "error": failure}, 202 if failure is None else 500)
 
     async def restart_worker(self, request: Request) -> Answer:

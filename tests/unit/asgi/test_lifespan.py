@@ -237,6 +237,21 @@ def test_a_lifespan_that_breaks_while_serving_is_told_at_once_and_not_again(erro
     play(scene())
 
 
+def test_a_lifespan_that_is_cancelled_for_want_of_time_is_no_fault_of_the_application() -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(UP)
+        await receive()
+
+    async def scene() -> None:
+        lifespan, records = await start(application)
+        lifespan.cancel()
+        await breathe()
+        assert records.all() == []
+
+    play(scene())
+
+
 def test_an_application_that_hangs_in_startup_can_be_given_up() -> None:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.Event().wait()
