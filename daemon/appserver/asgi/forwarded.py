@@ -140,7 +140,7 @@ def read_forwarded(headers: Headers, trust: Trust) -> Origin:
     disguised = False
     for name, value in headers:
         if name not in _FIELDS:
-            disguised = disguised or (b"_" in name and _is_disguised(name))
+            disguised = disguised or (name.find(b"_") >= 0 and _is_disguised(name))
         elif name == b"x-forwarded-for":
             hops.append(value)
         elif name == b"x-forwarded-proto":

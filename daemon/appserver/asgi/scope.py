@@ -89,7 +89,8 @@ class Scopes:
             else:
                 headers = drop_forwarded(headers)
         raw_path, _, query_string = head.target.partition(b"?")
-        path = unquote_to_bytes(raw_path).decode("utf-8", "replace") if b"%" in raw_path else raw_path.decode("ascii")
+        plain = raw_path.find(b"%") < 0
+        path = raw_path.decode("ascii") if plain else unquote_to_bytes(raw_path).decode("utf-8", "replace")
         root_path = service.root_path
         if root_path and raw_path != b"*":
             # The proxy has taken the mount point off; `path` is the whole path, as for uvicorn (docs/migration.md).

@@ -220,8 +220,10 @@ def _check_values(fields: Sequence[tuple[bytes, bytes]]) -> None:
     joined = b"\0%b\0" % b"\0".join([value for _, value in fields])
     if len(joined) - len(joined.translate(None, _CONTROLS)) != len(fields) + 1:
         raise Malformed("a control character in a field's value")
-    # RFC 9113 section 8.2.1: no white space around a value.
-    if b"\0 " in joined or b" \0" in joined or b"\0\t" in joined or b"\t\0" in joined:
+    # RFC 9113 section 8.2.1: no white space around a value. find(), because `in` takes 0.2 us more: it asks bytes first
+    # whether they are a number, and swallows what that raises.
+    find = joined.find
+    if find(b"\0 ") >= 0 or find(b" \0") >= 0 or find(b"\0\t") >= 0 or find(b"\t\0") >= 0:
         raise Malformed("white space around a field's value")
 
 

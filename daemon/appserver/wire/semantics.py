@@ -120,7 +120,7 @@ def check_head(head: bytes, limits: Limits) -> None:
     lines = head.count(b"\r\n")
     if head.count(b"\n") != lines or head.count(b"\r") != lines:
         raise Refusal(400, "a bare CR or LF in the head")
-    if b"\n " in head or b"\n\t" in head:
+    if head.find(b"\n ") >= 0 or head.find(b"\n\t") >= 0:  # `in` takes 0.2 us more: see http2_head.py
         raise Refusal(400, "a folded header field (obs-fold, RFC 9112 section 5.2)")
     if len(head.translate(None, _CONTROLS)) != len(head):
         raise Refusal(400, "a control character in the head")
@@ -219,7 +219,7 @@ def check_request(method: bytes, target: bytes, headers: Headers, version: bytes
             raise Refusal(501, "a method with lower-case letters")
     if not target.startswith(b"/"):
         target = _take_apart(target, verb, headers)
-    elif b"#" in target:
+    elif target.find(b"#") >= 0:
         raise Refusal(400, "a fragment in the request target")
     size = CHUNKED if chunked else length or 0
     # An HTTP/1.0 client cannot know 100 (RFC 9110 section 10.1.1), and nobody waits for a body that is not there.
