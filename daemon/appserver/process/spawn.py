@@ -17,7 +17,7 @@ from appserver.process.idle import draw_limit
 from appserver.process.policy import DOOMED, SERVING, STARTING
 from appserver.process.worker import EXPLAIN_SIGNAL
 from appserver.settings import Settings
-from appserver.system.image import held_signals
+from appserver.system.image import ORDERS, held_signals
 from appserver.system.memory import read_resident
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def start_worker(
         with end:
             handover, inherited = write(settings, listeners, end, stacks, voice)
             try:
-                with held_signals():  # which it inherits, until it has handlers
+                with held_signals(ORDERS):  # which it inherits, until it has handlers
                     process = subprocess.Popen(  # noqa: S603 - ourselves
                         [*_interpreter(), "-P", "-m", program, f"{generation}.{number}"],
                         pass_fds=inherited,

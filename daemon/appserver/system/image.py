@@ -75,9 +75,9 @@ def _find_executed() -> str:
 
 
 @contextmanager
-def held_signals() -> Iterator[None]:
+def held_signals(numbers: Iterable[int] = SIGNALS) -> Iterator[None]:
     """Let signals wait, over an exec too; at the end of this they are delivered."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
