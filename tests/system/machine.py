@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Self
 
 BASE: Final = (
@@ -222,13 +223,17 @@ class Machine:
         """
         # Control groups as Debian boots with them, whatever the host's are.
         environment = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
-        with subprocess.Popen(
-            words.split(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        ) as nspawn:
+        enter = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"']
+        with (
+            _own_group(name) as group,
+            subprocess.Popen(
+                [*enter, group, *words.split()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            ) as nspawn,
+        ):
             leader = None
             try:
                 leader = _find_leader(nspawn)
@@ -245,6 +250,27 @@ class Machine:
     def _is_up(self) -> bool:
         state = self.attempt(["systemctl", "is-system-running"]).stdout.decode().strip()
         return state in {"running", "degraded"}
+
+
+@contextmanager
+def _own_group(name: str) -> Iterator[Path]:
+    """A control group for one machine.
+
+    systemd-nspawn puts a machine below the group that it is in itself: two in one group would be one to systemd, and
+    each would end the services of the other.
+    """
+    with TemporaryDirectory() as folder:
+        # Where the host boots with cgroup v1, nothing else shows the groups that a machine has.
+        subprocess.run(["mount", "-t", "cgroup2", "none", folder], check=True)
+        group = Path(folder) / name
+        try:
+            group.mkdir(exist_ok=True)
+            yield group
+        finally:
+            for one in (*sorted(group.glob("**/"), reverse=True), group):
+                with suppress(OSError):  # what has been killed may not have ended
+                    one.rmdir()
+            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def _find_leader(nspawn: subprocess.Popen[bytes]) -> int:
