@@ -26,6 +26,9 @@ APPS: Final = ROOT / "tests" / "apps"
 PATIENCE: Final = 20.0
 """Seconds that anything may take which takes a fraction of one on a quiet machine."""
 
+START: Final = 60.0
+"""Seconds that a program may take which has to be started: imports are most of what a busy machine is slow with."""
+
 SCRIPTS: Final = Path(sys.executable).parent
 COMMAND: Final = (sys.executable, "-m", "appserver")
 # What a developer's shell or the service manager that runs the tests has set would change what is tested.
@@ -37,7 +40,8 @@ T = TypeVar("T")
 def clean_environment(**variables: str) -> dict[str, str]:
     """The environment without what speaks to servers, and with the given variables."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-    return kept | variables
+    # Python takes a module of the same size and second for the one that it has compiled: "one" was served for "two".
+    return kept | {"PYTHONDONTWRITEBYTECODE": "1"} | variables
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +349,7 @@ class Starter:
         server = Server(process, notified, changed, expected, tracebacks)
         self._servers.append(server)
         if ready:
-            server.told("READY", "1")
+            server.told("READY", "1", timeout=START)
         return server
 
     def finish(self) -> None:
@@ -356,7 +360,7 @@ class Starter:
 
 
 def run(
-    *arguments: str | Path, program: str = "appserver", timeout: float = PATIENCE, **variables: str
+    *arguments: str | Path, program: str = "appserver", timeout: float = START, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a program of the package that ends by itself."""
     return subprocess.run(

@@ -12,7 +12,7 @@ import pytest
 from appserver.system.image import SIGNALS
 from tests.integration.servers import APPS, COMMAND, Server, Starter, UnixConnection, get
 from tests.integration.test_reload import reload
-from tests.integration.test_workers import Begin, begin, hold
+from tests.integration.test_workers import Begin, begin, hold, let_go
 from tests.integration.workers import Crew, eventually, find_children
 
 __all__ = ["begin"]
@@ -69,7 +69,7 @@ def test_orders_to_all_end_nobody_who_starts(
         return sum(1 for _ in folder.glob("importing-*")) == importing
 
     eventually(all_import, "the import of all")
-    for number in (signal.SIGHUP, signal.SIGUSR2):
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         for pid in descend(server.process.pid):
             os.kill(pid, number)
     (folder / "go").touch()
@@ -136,7 +136,7 @@ def test_a_master_that_is_aborted_shows_where_it_stood(begin: Begin) -> None:
 
 def test_who_orders_while_the_server_stops_is_told_so(begin: Begin) -> None:
     crew: Crew = begin("behaviour:app", 1)
-    waiting = hold(crew.server, "/wait?seconds=2")
+    waiting = hold(crew.server)
     crew.server.send_signal(signal.SIGTERM)
     eventually(lambda: crew.report()["state"] == "draining", "the drain")
     ended = reload(crew)
@@ -144,5 +144,5 @@ def test_who_orders_while_the_server_stops_is_told_so(begin: Begin) -> None:
     assert "the server is draining" in ended.stderr
     assert "go on" not in ended.stderr
     with closing(waiting):
-        assert waiting.getresponse().read() == b"waited"
+        assert let_go(waiting).read() == b"waited"
     assert crew.server.wait() == 0

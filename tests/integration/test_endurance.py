@@ -61,7 +61,7 @@ def test_a_lifespan_that_does_not_hear_the_shutdown_lets_the_process_stop(serve:
     server.send_signal(signal.SIGTERM)
     server.told("STOPPING", "1")
     # Its shutdown has ten seconds. A loop that turns takes a second signal meanwhile.
-    assert server.stop(timeout=5) == 0
+    assert server.stop(timeout=9) == 0
     assert "shutdown did not end in time" in server.record(event="drain_cut")["message"]
 
 
@@ -70,7 +70,7 @@ def test_a_request_that_never_stops_to_ask_for_more_blocks_nobody(serve: Starter
     reset(begin(server, "/spin"))
     server.record(message="spinning")
     assert [server.get("/") for _ in range(3)] == [(200, b"hello")] * 3
-    assert server.stop(timeout=5) == 0
+    assert server.stop() == 0
 
 
 # --- the scope --------------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_a_scope_that_the_application_tears_leaks_no_connection(serve: Starter, 
     control = tmp_path / "control.sock"
     server = serve("astray:app", "--control", f"unix:{control}")
     reset(begin(server, "/torn-scope-and-wait"))
-    record = server.record(http_target="/torn-scope-and-wait", outcome="client_gone", timeout=5)
+    record = server.record(http_target="/torn-scope-and-wait", outcome="client_gone")
     assert record["client_addr"] == "127.0.0.1"
     with closing(UnixConnection(control)) as connection:
         report = ask(connection, "/status")
@@ -156,13 +156,13 @@ def test_a_log_that_nobody_reads_stops_neither_serving_nor_the_stop(
     server = serve("behaviour:app", "--uds", path, bind=False, stderr=unread)
     begun = monotonic()
     assert {get(UnixConnection(path), "/log?x") for _ in range(60)} == {(200, b"logged")}
-    assert monotonic() - begun < 8  # one line has waited, and the others have not
-    assert server.stop(timeout=5) == 0
+    assert monotonic() - begun < 30  # one line has waited for a second, and the 300 others have not
+    assert server.stop() == 0
 
 
 def test_probes_tell_a_process_that_starts_from_one_that_is_not_there(serve: Starter, tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
-    server = serve("startup:slow", "--control", f"unix:{path}", ready=False, variables={"STARTUP_SECONDS": "1"})
+    server = serve("startup:slow", "--control", f"unix:{path}", ready=False, variables={"STARTUP_SECONDS": "4"})
     server.record(message="starting")
     status, body = get(UnixConnection(path), "/readyz")
     assert (status, json.loads(body)) == (503, {"ready": False, "state": "starting", "drained": False})

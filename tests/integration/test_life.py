@@ -35,7 +35,7 @@ def test_ready_is_said_after_a_slow_startup_and_nothing_is_served_before(serve: 
             bind=False,
             ready=False,
             pass_fds=[listener.fileno()],
-            variables={"STARTUP_SECONDS": "1"},
+            variables={"STARTUP_SECONDS": "4"},
         )
         server.record(message="starting")
         early.sendall(b"GET /scope HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -71,8 +71,14 @@ def test_a_startup_that_fails_is_exit_code_3_and_told(app: str, cause: str, serv
     assert server.wait() == 3
     record = server.record(event="application_failed", level="critical")
     assert cause in record["message"] + record.get("traceback", "")
-    assert "startup failed" in server.told("EXIT_STATUS", "3").fields["STATUS"]
+    assert f"startup failed: {cause}" in server.told("EXIT_STATUS", "3").fields["STATUS"]
     assert not any("READY" in message.fields for message in server.notified.messages)
+
+
+def test_a_setting_that_is_wrong_is_told_too(serve: Starter) -> None:
+    server = serve("behaviour:app", "--keep-alive", "soon", ready=False, expected=2)
+    assert server.wait() == 2
+    assert server.told("EXIT_STATUS", "2").fields["STATUS"].startswith("--keep-alive: 'soon': expected a time")
 
 
 def test_lifespan_on_refuses_an_application_without_it(serve: Starter) -> None:
@@ -112,26 +118,32 @@ def test_a_shutdown_that_fails_is_told_and_changes_no_exit_code(serve: Starter) 
 
 def test_status_has_live_figures(serve: Starter) -> None:
     server = serve("behaviour:app", tracebacks=True)
-    with closing(begin(server, "/wait?seconds=2")) as waiting, closing(server.connect()) as idle:
+    with closing(server.connect()) as waiting, closing(server.connect()) as idle:
+        waiting.sock.sendall(b"POST /attend HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n")
         ask(idle, "/whoami")
         server.get("/fail")
         assert server.status("2 connections, 1 request in flight, 2 answered, 1 failed").startswith("Serving: ")
-        waiting.getresponse().read()
+        waiting.sock.sendall(b"x")
+        receive(waiting.sock, lambda data: data.endswith(b"waited"))
     server.status("0 connections, 0 requests in flight, 3 answered, 1 failed")
 
 
 def test_the_watchdog_is_told_from_the_event_loop(serve: Starter) -> None:
     server = serve("behaviour:app", variables={"WATCHDOG_USEC": "400000"})
-    first = server.told("WATCHDOG", "1")
-    assert server.told("WATCHDOG", "1", after=first.at).at - first.at < 0.4
+    told = [server.told("WATCHDOG", "1")]
+    for _ in range(5):
+        told.append(server.told("WATCHDOG", "1", after=told[-1].at))
+    # The soonest of some, because others may want the processor for a while.
+    assert min(later.at - earlier.at for earlier, later in pairwise(told)) < 0.4
     began = monotonic()
     assert server.get("/block?seconds=1")[0] == 200
     ended = monotonic()
     last = server.told("WATCHDOG", "1", after=ended)
     beats = [message.at for message in server.notified.messages if "WATCHDOG" in message.fields]
     # While the loop is blocked nobody says that it is well.
-    gap = max(later - earlier for earlier, later in pairwise(at for at in beats if began - 0.4 < at <= last.at))
-    assert gap > 0.8
+    during = [(earlier, later) for earlier, later in pairwise(beats) if earlier < ended and later > began]
+    assert max(later - earlier for earlier, later in during) > 0.8
+    assert last.at == during[-1][1]
 
 
 def test_the_watchdog_of_another_process_is_not_fed(serve: Starter) -> None:
@@ -194,7 +206,7 @@ def test_a_request_of_3_seconds_is_answered_before_the_end(stop: signal.Signals,
 
 
 def test_an_idle_connection_gets_one_more_answer_while_draining(serve: Starter) -> None:
-    server = serve("behaviour:app")
+    server = serve("behaviour:app", "--linger", "20")
     with closing(server.connect()) as connection:
         ask(connection, "/whoami")
         server.send_signal(signal.SIGTERM)
@@ -211,7 +223,7 @@ def test_an_idle_connection_that_asks_nothing_more_is_closed_after_the_linger_ti
         ask(connection, "/whoami")
         asked = monotonic()
         assert server.stop() == 0
-        assert 0.3 <= monotonic() - asked < 2
+        assert 0.3 <= monotonic() - asked < 15  # and not the graceful timeout
         assert connection.sock.recv(1) == b""
 
 
@@ -252,7 +264,7 @@ def test_a_second_signal_stops_at_once(serve: Starter) -> None:
         server.told("STOPPING", "1")
         second = monotonic()
         assert server.stop(signal.SIGTERM) == 4
-        assert monotonic() - second < 3
+        assert monotonic() - second < 15  # and not the graceful timeout
         assert connection.getresponse().status == 503
     assert server.record(event="drain_cut")["requests_cut"] == 1
 
@@ -279,7 +291,7 @@ def test_at_the_deadline_an_answer_that_has_begun_is_cut_so_that_it_shows(serve:
 def test_an_application_that_ignores_its_cancellation_does_not_keep_the_process(serve: Starter) -> None:
     server = serve("behaviour:app", "--graceful-timeout", "0.3", expected=4)
     with closing(begin(server, "/ignore-cancellation?seconds=60")) as connection:
-        assert server.stop(timeout=6) == 4
+        assert server.stop() == 4
         server.record(message="not now")
         assert connection.getresponse().status == 503
 
@@ -287,7 +299,8 @@ def test_an_application_that_ignores_its_cancellation_does_not_keep_the_process(
 def test_a_thread_that_an_application_leaves_behind_does_not_keep_the_process(serve: Starter) -> None:
     server = serve("behaviour:app")
     assert server.get("/thread") == (200, b"started")
-    assert server.stop(timeout=10) == 0
+    assert server.stop() == 0
+    assert "for threads of the application: " in server.record(level="warning")["message"]
 
 
 def test_a_second_signal_does_not_wait_for_such_a_thread(serve: Starter) -> None:
@@ -297,6 +310,25 @@ def test_a_second_signal_does_not_wait_for_such_a_thread(serve: Starter) -> None
     server.record(message="Stopped")
     time.sleep(0.5)  # nothing tells of it, but nothing is left to do then
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_signals_up_to_the_very_end_do_not_change_the_exit_code(stop: signal.Signals, serve: Starter) -> None:
+    server = serve("behaviour:app")
+    while not server.ended:
+        server.send_signal(stop)
+        time.sleep(0.001)
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_sys_exit_in_what_an_application_has_left_running_does_not_change_the_exit_code(
+    loop: str, serve: Starter
+) -> None:
+    server = serve("behaviour:app", "--loop", loop, tracebacks=True)
+    assert server.get("/leave-behind") == (200, b"started")
+    assert server.stop() == 0
+    assert server.record(message="put away")
 
 
 def test_a_signal_while_the_loop_is_blocked_is_taken_when_it_turns_again(serve: Starter) -> None:

@@ -188,7 +188,7 @@ def test_a_reload_keeps_all_counts_and_is_one_itself(begin: Begin, tmp_path: Pat
 
 
 def test_a_worker_that_hung_is_counted_as_that(begin: Begin) -> None:
-    crew = begin("behaviour:app", 1, "--timeout-worker", "1")
+    crew = begin("behaviour:app", 1, "--timeout-worker", "3")
     before = crew.settle(1)
     connection = crew.server.connect()
     connection.request("GET", "/block?seconds=30")

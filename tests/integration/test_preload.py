@@ -238,7 +238,7 @@ def test_a_reload_takes_up_new_code_and_settings_and_a_broken_one_changes_nothin
 
     shop, settings = tmp_path / "shop.py", tmp_path / "settings.toml"
     deploy("one", 2)
-    words = ("--config", settings, "--app-dir", tmp_path, "--timeout-worker-start", "3")
+    words = ("--config", settings, "--app-dir", tmp_path, "--timeout-worker-start", "15")
     crew = begin(None, *words, app="shop:app", tracebacks=True)
     old, preloader = crew.settle(2), find_preloader(crew)
     for broken in ("import nothing_at_all", "import os; os._exit(1)", "import time; time.sleep(600)"):

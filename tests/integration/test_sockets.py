@@ -49,6 +49,14 @@ def get_from(listener: socket.socket, target: str = "/") -> tuple[int, bytes]:
 # --- --fd -------------------------------------------------------------------------------------------------------------
 
 
+def test_settings_for_sockets_of_ones_own_are_told_to_have_no_effect(serve: Starter) -> None:
+    with listening() as sock:
+        server = serve("behaviour:app", "--uds-mode", "0666", "--backlog", "7", **handed("http", sock))
+        told = {record["message"] for record in server.records if record["level"] == "warning"}
+        why = "has no effect: all sockets are inherited; in a socket unit it is"
+        assert told == {f"--uds-mode {why} SocketMode=", f"--backlog {why} Backlog="}
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
 def test_fd_0_listening_is_served_whatever_its_family(
     family: socket.AddressFamily, serve: Starter, tmp_path: Path
@@ -281,11 +289,12 @@ def test_a_stale_unix_socket_is_replaced(serve: Starter, tmp_path: Path) -> None
 
 def test_a_live_unix_socket_is_refused_and_left_alone(serve: Starter, tmp_path: Path) -> None:
     path = tmp_path / "web.sock"
-    serve("behaviour:app", "--uds", path, bind=False)
+    first = serve("behaviour:app", "--uds", path, bind=False)
     second = serve("behaviour:app", "--uds", path, bind=False, ready=False, expected=3)
     assert second.wait() == 3
     message = second.record(event="listen_failed")["message"]
-    assert message == f"unix:{path}: another process is listening there; stop it, or choose another path"
+    other = f"another process (PID {first.process.pid})"
+    assert message == f"unix:{path}: {other} is listening there; stop it, or choose another path"
     assert get(UnixConnection(path), "/") == (200, b"hello")
 
 

@@ -104,6 +104,20 @@ def test_a_service_that_nobody_uses_ends_and_leaves_its_socket(workers: tuple[st
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["single", "workers"])
+def test_the_first_signal_is_no_second_one_where_a_service_leaves_by_itself_already(
+    workers: tuple[str, ...], serve: Starter
+) -> None:
+    with listening() as listener:
+        variables = {"STARTUP_SECONDS": "1.5"}
+        server = serve(
+            "startup:slow_shutdown", "--idle-exit", "1", *workers, variables=variables, **handed("http", listener)
+        )
+        assert "--idle-exit" in server.record(event="stopping")["message"]
+        assert server.stop() == 0
+        assert [record["message"] for record in server.records].count("shut down") == max(1, len(workers))
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["single", "workers"])
 def test_a_start_is_no_time_in_which_nobody_came(workers: tuple[str, ...], serve: Starter) -> None:
     with listening() as listener:
         variables = {"STARTUP_SECONDS": "2.5"}

@@ -545,21 +545,32 @@ def test_plain_http_on_the_port_is_answered_with_400(serve: Starter, pair: Pair)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_handshake_that_stalls_is_ended_and_disturbs_nobody(
-    loop: str, serve: Starter, issuer: Issuer, pair: Pair
-) -> None:
-    server = serve("behaviour:app", *pair.arguments, "--timeout-tls", "1", "--loop", loop)
-    begun = monotonic()
+def test_a_handshake_that_stalls_disturbs_nobody(loop: str, serve: Starter, issuer: Issuer, pair: Pair) -> None:
+    server = serve("behaviour:app", *pair.arguments, "--timeout-tls", "600", "--loop", loop)
+    with ExitStack() as stack:
+        for stalled in stall(server):
+            stack.enter_context(stalled)
+        with call(server.address, issuer.client()) as connection:
+            assert ask(connection) == b"hello"
+        assert failures(server) == []
+
+
+def stall(server: Server) -> list[socket.socket]:
+    """Clients that have begun a handshake, some of them with nothing, and say no more."""
     stalled = [socket.create_connection(server.address, timeout=PATIENCE) for _ in range(20)]
     for number, sock in enumerate(stalled):
         sock.sendall(b"\x16\x03\x01\x02\x00\x01"[: number % 7])
-    with call(server.address, issuer.client()) as connection:
-        assert ask(connection) == b"hello"
-    assert monotonic() - begun < 1
-    for sock in stalled:
+    return stalled
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_handshake_that_stalls_is_ended(loop: str, serve: Starter, pair: Pair) -> None:
+    server = serve("behaviour:app", *pair.arguments, "--timeout-tls", "1", "--loop", loop)
+    begun = monotonic()
+    for sock in stall(server):
         with closing(sock), suppress(ConnectionResetError):
             assert sock.recv(1) == b""
-    assert 1 <= monotonic() - begun < 5
+    assert 1 <= monotonic() - begun < 10  # and not the default
     causes = server.until(lambda: found if len(found := failures(server)) == 20 else None, "twenty records")
     assert causes == ["it took too long"] * 20
 
@@ -575,7 +586,10 @@ def test_half_handshakes_that_take_all_descriptors_keep_nobody_out(
     """With few connections the bound sees to it; with many, the oldest of them are given up."""
     few = ("prlimit", "--nofile=64:64", *COMMAND)
     server = serve("behaviour:app", *pair.arguments, "--timeout-tls", "60", command=few)
-    threading.Event().wait(1)  # WARM_SECONDS: what the start left out is imported, which takes descriptors too
+    # Behind WARM_SECONDS what the start left out is imported, which takes descriptors too: by the second answer it is.
+    with call(server.address, issuer.client()) as connection:
+        ask(connection, "/block?seconds=0.6")
+        ask(connection)
     with ExitStack() as stack:
         for _ in range(idle):
             connection = stack.enter_context(call(server.address, issuer.client()))
@@ -586,7 +600,7 @@ def test_half_handshakes_that_take_all_descriptors_keep_nobody_out(
         begun = monotonic()
         with call(server.address, issuer.client()) as connection:
             assert ask(connection) == b"hello"
-        assert monotonic() - begun < 10
+        assert monotonic() - begun < 30  # and not the time of a handshake
     server.until(lambda: [cause for cause in failures(server) if cause.startswith("it stalled while ")] or None, "it")
 
 
@@ -621,7 +635,7 @@ def test_a_stop_does_not_wait_for_handshakes(serve: Starter, pair: Pair) -> None
         sock.sendall(b"\x16\x03")
         begun = monotonic()
         assert server.stop() == 0
-        assert monotonic() - begun < 5
+        assert monotonic() - begun < 15  # and not the graceful timeout, nor the time of a handshake
 
 
 def test_a_handshake_that_is_under_way_at_a_stop_is_finished_and_served(

@@ -125,7 +125,7 @@ def words_of(server: Server) -> list[str]:
 
 
 def test_an_upgrade_is_another_version_as_the_same_process(begin: Begin, releases: Releases) -> None:
-    crew = begin(2, "--linger", "10")
+    crew = begin(2, *("--keep-alive", "60", "--linger", "60", "--graceful-timeout", "60"))
     old, begun = crew.settle(2), crew.report()["uptime"]
     assert (master(crew), version(crew)) == ("one", "one")
     with closing(crew.server.connect()) as kept, closing(crew.server.connect()) as slow:
@@ -139,7 +139,7 @@ def test_an_upgrade_is_another_version_as_the_same_process(begin: Begin, release
         assert ended.stdout.startswith("upgraded from one+")
         assert " to two+" in ended.stdout
         assert master(crew) == "two"
-        eventually(lambda: version(crew) == "two", "the new version", 2)
+        eventually(lambda: version(crew) == "two", "the new version")
         # An open connection is answered once more by the process that has it, and told to go.
         kept.request("GET", "/version")
         response = kept.getresponse()
@@ -198,7 +198,7 @@ def test_a_swapped_virtual_environment_is_followed(serve: Starter, tmp_path: Pat
     releases.install("two")
     assert upgrade(crew).returncode == 0
     assert master(crew) == "two"
-    eventually(lambda: version(crew) == "two", "the new version", 2)
+    eventually(lambda: version(crew) == "two", "the new version")
     assert f"{tmp_path}/two/bin" in Path(f"/proc/{crew.pid}/cmdline").read_text().partition("\0")[0]
     # And one that is gone changes nothing.
     crew.settle(1)
@@ -427,8 +427,8 @@ def test_a_stop_behind_the_exec_is_acted_on(begin: Begin, releases: Releases, tm
 
 @pytest.mark.timeout(900 if FULL else 150)
 def test_other_signals_behind_the_exec_are_acted_on(begin: Begin, releases: Releases, tmp_path: Path) -> None:
-    crew = begin(1, "--timeout-worker", "2")
-    in_window(releases, tmp_path, signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, seconds=3)
+    crew = begin(1, "--timeout-worker", "5")
+    in_window(releases, tmp_path, signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, seconds=7)
     releases.install("two")
     crew.server.send_signal(signal.SIGUSR2)
     upgraded(crew, 2)

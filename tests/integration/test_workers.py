@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,26 @@ def starts(folder: Path) -> int:
     return sum(1 for _ in folder.glob("start-*"))
 
 
-def hold(server: Server, target: str) -> http.client.HTTPConnection:
-    """Send a request and wait until an application has it."""
+def hold(server: Server, target: str = "") -> http.client.HTTPConnection:
+    """Send a request and wait until an application has it; without a target one that `let_go` ends."""
     begun = sum(record["message"] == "begun" for record in server.records)
     connection = server.connect()
-    connection.request("GET", target)
+    if target:
+        connection.request("GET", target)
+    else:
+        connection.putrequest("POST", "/attend")
+        connection.putheader("Content-Length", "1")
+        connection.endheaders()
     server.until(
         lambda: sum(record["message"] == "begun" for record in server.records) > begun or None, "the request has begun"
     )
     return connection
+
+
+def let_go(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+    """The answer to a request that is held."""
+    connection.send(b"x")
+    return connection.getresponse()
 
 
 def events(server: Server, name: str) -> list[dict[str, Any]]:
@@ -70,7 +82,7 @@ def test_each_of_three_workers_serves(begin: Begin) -> None:
 
 
 def test_ready_is_said_when_the_slowest_has_started(begin: Begin) -> None:
-    crew = begin("several:one_slow", 3, ready=False, variables={"SHOP_SECONDS": "1.5"})
+    crew = begin("several:one_slow", 3, ready=False, variables={"SHOP_SECONDS": "5"})
     began = time.monotonic()
     eventually(lambda: crew.control.exists() and len(crew.pids()) == 2, "two workers that are quick")
     assert not any("READY" in message.fields for message in crew.server.notified.messages)
@@ -115,7 +127,8 @@ def test_a_broken_application_is_exit_code_3_and_told_once(begin: Begin) -> None
     assert crew.server.stderr.count("Traceback") == 1
     assert not any("READY" in message.fields for message in crew.server.notified.messages)
     told = crew.server.told("EXIT_STATUS", "3")
-    assert "a worker ended with exit code 3 before it was ready" in told.fields["STATUS"]
+    reason = "before it was ready: broken_import:app: importing it raised"
+    assert told.fields["STATUS"].startswith(f"Not started: a worker ended with exit code 3 {reason}")
     # That is what `systemctl status` goes on to show.
     last = [message.fields["STATUS"] for message in crew.server.notified.messages if "STATUS" in message.fields][-1]
     assert last == told.fields["STATUS"]
@@ -124,12 +137,11 @@ def test_a_broken_application_is_exit_code_3_and_told_once(begin: Begin) -> None
 def test_a_startup_that_fails_is_exit_code_3_and_told_once(begin: Begin) -> None:
     crew = begin("startup:failing", 3, ready=False, expected=3, tracebacks=True)
     assert crew.server.wait() == 3
-    assert crew.server.stderr.count("no database") == 2  # the message of one traceback, and its last line
+    assert crew.server.stderr.count("no database") == 3  # the message, and the first and last line of one traceback
     assert crew.server.stderr.count("Traceback") == 1
 
 
 def test_workers_that_are_late_to_start_are_the_end_of_a_first_start(begin: Begin, tmp_path: Path) -> None:
-    began = time.monotonic()
     crew = begin(
         "several:slow",
         2,
@@ -139,9 +151,28 @@ def test_workers_that_are_late_to_start_are_the_end_of_a_first_start(begin: Begi
         variables={"SHOP_SECONDS": "60"},
     )
     assert crew.server.wait() == 3
-    assert time.monotonic() - began < 10
     assert "did not start in time" in crew.server.told("EXIT_STATUS", "3").fields["STATUS"]
     assert "did not start in time" in events(crew.server, "worker_failed")[0]["message"]
+
+
+def test_a_worker_whose_import_hangs_is_told_of_with_the_line(begin: Begin, tmp_path: Path) -> None:
+    (tmp_path / "stands.py").write_text("import time\ntime.sleep(600)\n")
+    words = ("--app-dir", tmp_path, "--timeout-worker-start", "1")
+    crew = begin("stands:app", 1, *words, ready=False, expected=3)
+    assert crew.server.wait() == 3
+    [told] = events(crew.server, "worker_failed")
+    assert told["message"].endswith(f"it was not ready, and stood at {tmp_path}/stands.py:2 in <module>")
+    assert "stands.py" in told["stacks"]
+
+
+def test_a_signal_that_reopens_logs_ends_nobody(begin: Begin) -> None:
+    crew = begin("behaviour:app", 1)
+    [pid] = crew.settle(1)
+    crew.server.send_signal(signal.SIGUSR1)
+    os.kill(pid, signal.SIGUSR1)
+    assert "no log is reopened" in crew.server.record(level="warning")["message"]
+    assert crew.server.get("/") == (200, b"hello")
+    assert crew.settle(1) == {pid}
 
 
 @pytest.mark.parametrize("app", ["slow_import:app", "startup:hanging"])
@@ -152,7 +183,22 @@ def test_a_signal_during_the_start_is_a_clean_stop(app: str, number: signal.Sign
         lambda: sum(record["message"] in ("importing", "starting") for record in crew.server.records) == 2 or None,
         "two workers that start",
     )
-    assert crew.server.stop(number, timeout=5) == 0
+    assert crew.server.stop(number) == 0
+
+
+def test_a_signal_to_all_during_the_start_is_a_clean_stop_also_where_the_workers_are_quicker(begin: Begin) -> None:
+    crew = begin("startup:hanging", 2, ready=False)
+    starting = crew.server.until(
+        lambda: sum(record["message"] == "starting" for record in crew.server.records) == 2 or None, "two workers"
+    )
+    assert starting
+    workers = [child.pid for child in find_children(crew.pid)]
+    crew.server.send_signal(signal.SIGSTOP)
+    for pid in (*workers, crew.pid):
+        os.kill(pid, signal.SIGTERM)
+    eventually(lambda: not any(is_alive(pid) for pid in workers), "the end of the workers")
+    crew.server.send_signal(signal.SIGCONT)
+    assert crew.server.wait() == 0
 
 
 def test_a_worker_that_is_lost_before_all_have_started_is_the_end_of_a_first_start(
@@ -193,7 +239,7 @@ def test_a_worker_that_ends_as_soon_as_it_is_ready_is_the_end_of_a_first_start(b
     crew = begin("several:crashing", 1, ready=False, expected=3)
     with standing_still(crew, 1):
         pass
-    assert crew.server.wait(5) == 3
+    assert crew.server.wait() == 3
     assert "as soon as it was ready" in crew.server.told("EXIT_STATUS", "3").fields["STATUS"]
 
 
@@ -228,7 +274,7 @@ def test_a_worker_that_is_killed_is_replaced_while_the_others_serve(begin: Begin
     assert lost["worker_pid"] == victim
     assert "SIGKILL" in lost["message"]
     assert held in crew.settle(2, without=victim)
-    assert time.monotonic() - killed < 5
+    assert time.monotonic() - killed < 15
     assert crew.report()["workers_lost"] == 1
     crew.assert_tidy()
 
@@ -254,7 +300,8 @@ def test_an_application_that_crashes_after_its_start_makes_no_storm(begin: Begin
     crew.server.record(event="worker_lost")
     time.sleep(5)
     # At once, after half a second, after one, after two: each of the two was started five times or six.
-    assert 6 <= starts(tmp_path) <= 14
+    assert starts(tmp_path) <= 14
+    eventually(lambda: starts(tmp_path) >= 6, "six starts")
     # As soon as it is mended a reload is all it takes, and what had been planned before is forgotten.
     (tmp_path / "mended").touch()
     assert run("reload", "--control", f"unix:{crew.control}", program="appserverctl").returncode == 0
@@ -268,7 +315,8 @@ def test_an_application_that_leaves_after_its_start_makes_no_storm(begin: Begin,
     crew = begin("several:leaving", 1)
     (tmp_path / "go").touch()
     time.sleep(5)
-    assert 3 <= starts(tmp_path) <= 7
+    assert starts(tmp_path) <= 7
+    eventually(lambda: starts(tmp_path) >= 3, "three starts")
     (tmp_path / "mended").touch()
     crew.settle(1)
 
@@ -276,14 +324,14 @@ def test_an_application_that_leaves_after_its_start_makes_no_storm(begin: Begin,
 def test_a_worker_told_to_stop_by_an_operator_drains_and_is_replaced(begin: Begin) -> None:
     crew = begin("behaviour:app", 2)
     pids = crew.settle(2)
-    with closing(hold(crew.server, "/wait?seconds=2")) as waiting:
+    with closing(hold(crew.server)) as waiting:
         busy = eventually(
             lambda: next((worker["pid"] for worker in crew.report()["workers"] if worker["requests"]), None), "busy"
         )
         os.kill(busy, signal.SIGTERM)
         # The other one takes its place before it has gone.
         eventually(lambda: len(crew.pids()) == 2 and busy in crew.pids("leaving"), "a successor")
-        assert waiting.getresponse().read() == b"waited"
+        assert let_go(waiting).read() == b"waited"
     assert crew.settle(2) & pids == pids - {busy}
     assert crew.report()["workers_lost"] == 0
     assert events(crew.server, "worker_lost") == []
@@ -301,19 +349,19 @@ def test_a_worker_that_ends_by_itself_at_once_is_not_called_lost(begin: Begin) -
 
 
 def test_a_worker_that_hangs_is_explained_and_replaced_while_the_other_serves(begin: Begin) -> None:
-    crew = begin("behaviour:app", 2, "--timeout-worker", "1")
+    crew = begin("behaviour:app", 2, "--timeout-worker", "3")
     crew.settle(2)
     with closing(hold(crew.server, "/block?seconds=60")) as hung:
         hung_at, answered = time.monotonic(), 0
         while not events(crew.server, "worker_hung"):
             # The other one answers; what the hung one has accepted is its own.
             with closing(crew.server.connect()) as other:
-                other.sock.settimeout(0.3)
+                other.sock.settimeout(1)
                 other.request("GET", "/")
                 with suppress(TimeoutError, ConnectionError):
                     assert other.getresponse().status == 200
                     answered += 1
-            assert time.monotonic() - hung_at < 6
+            assert time.monotonic() - hung_at < PATIENCE
         assert answered > 3
         with pytest.raises((http.client.HTTPException, ConnectionError)):
             hung.getresponse()
@@ -328,7 +376,7 @@ def test_a_worker_that_hangs_is_explained_and_replaced_while_the_other_serves(be
 
 
 def test_all_threads_of_a_worker_that_hangs_are_told(begin: Begin) -> None:
-    crew = begin("behaviour:app", 1, "--timeout-worker", "1")
+    crew = begin("behaviour:app", 1, "--timeout-worker", "3")
     assert crew.server.get("/thread")[0] == 200
     with closing(hold(crew.server, "/block?seconds=60")):
         told = crew.server.record(event="worker_hung")
@@ -340,7 +388,7 @@ def test_all_threads_of_a_worker_that_hangs_are_told(begin: Begin) -> None:
 
 
 def test_a_worker_that_is_stopped_is_replaced(begin: Begin) -> None:
-    crew = begin("behaviour:app", 2, "--timeout-worker", "1")
+    crew = begin("behaviour:app", 2, "--timeout-worker", "3")
     victim = min(crew.settle(2))
     os.kill(victim, signal.SIGSTOP)
     told = crew.server.record(event="worker_hung")
@@ -367,21 +415,23 @@ def test_a_master_that_stood_still_blames_nobody_and_keeps_nobody_waiting(begin:
 
 
 def test_the_watchdog_is_fed_but_for_the_time_that_a_worker_hangs(begin: Begin) -> None:
-    crew = begin("behaviour:app", 2, "--timeout-worker", "1", variables={"WATCHDOG_USEC": "1000000"})
+    crew = begin("behaviour:app", 2, "--timeout-worker", "3", variables={"WATCHDOG_USEC": "1000000"})
     crew.settle(2)
-    first = crew.server.told("WATCHDOG", "1")
-    second = crew.server.told("WATCHDOG", "1", after=first.at)
-    assert second.at - first.at < 1
+    told = [crew.server.told("WATCHDOG", "1")]
+    for _ in range(5):
+        told.append(crew.server.told("WATCHDOG", "1", after=told[-1].at))
+    # The soonest of some, because others may want the processor for a while.
+    assert min(later.at - earlier.at for earlier, later in pairwise(told)) < 1
     victim = min(crew.pids())
     os.kill(victim, signal.SIGSTOP)
-    eventually(lambda: crew.pids("hung") or crew.pids("killed"), "a worker that hangs")
-    hung = time.monotonic()
-    crew.settle(2, without=victim)
+    stopped = time.monotonic()
     replaced = crew.server.record(event="worker_hung")
     assert replaced["worker_pid"] == victim
+    crew.settle(2, without=victim)
     crew.server.told("WATCHDOG", "1", after=time.monotonic())
     beats = [message.at for message in crew.server.notified.messages if "WATCHDOG" in message.fields]
-    assert not any(hung < at < hung + 0.7 for at in beats)
+    # It hangs for the second that it has to tell where it stands.
+    assert max(later - earlier for earlier, later in pairwise(beats) if later > stopped) > 0.9
 
 
 # --- more and fewer ---------------------------------------------------------------------------------------------------
@@ -416,11 +466,9 @@ def test_fewer_and_more_while_all_crash_is_no_more_than_was_wanted(begin: Begin,
     crew = begin("several:crashing", 2)
     (tmp_path / "go").touch()
     crew.server.until(lambda: len(events(crew.server, "worker_lost")) >= 6 or None, "six that are lost")
-    for _ in range(3):
-        crew.server.send_signal(signal.SIGTTOU)
-        time.sleep(0.05)
-        crew.server.send_signal(signal.SIGTTIN)
-        time.sleep(0.05)
+    for number, count in [(signal.SIGTTOU, 1), (signal.SIGTTIN, 2)] * 3:
+        crew.server.send_signal(number)
+        eventually(lambda count=count: crew.report()["workers_wanted"] == count, f"{count} wanted")  # type: ignore[misc]
     (tmp_path / "mended").touch()
     time.sleep(5)
     crew.settle(2)
@@ -432,7 +480,7 @@ def test_fewer_and_more_while_all_crash_is_no_more_than_was_wanted(begin: Begin,
 def test_a_stop_answers_what_runs_and_refuses_what_comes(begin: Begin) -> None:
     crew = begin("behaviour:app", 2)
     pids = crew.settle(2)
-    with closing(hold(crew.server, "/wait?seconds=1.5")) as waiting:
+    with closing(hold(crew.server)) as waiting:
         crew.server.send_signal(signal.SIGTERM)
         crew.server.told("STOPPING", "1")
 
@@ -444,9 +492,9 @@ def test_a_stop_answers_what_runs_and_refuses_what_comes(begin: Begin) -> None:
             return False
 
         # A connection that is taken by nobody would wait until the end, and then be reset.
-        eventually(refused, "refusal", 1)
+        eventually(refused, "refusal")
         crew.server.status("Draining: 1 worker left, 1 request in flight")
-        response = waiting.getresponse()
+        response = let_go(waiting)
         assert (response.status, response.getheader("connection")) == (200, "close")
         assert response.read() == b"waited"
     assert crew.server.wait() == 0
@@ -458,13 +506,13 @@ def test_a_stop_that_all_processes_are_told_of_cuts_nothing(begin: Begin) -> Non
     """systemd signals all of a service, and the master its workers too."""
     crew = begin("behaviour:app", 2)
     pids = crew.settle(2)
-    with closing(hold(crew.server, "/wait?seconds=1.5")) as waiting:
+    with closing(hold(crew.server)) as waiting:
         crew.server.send_signal(signal.SIGTERM)
         crew.server.status("Draining: 1 worker left, 1 request in flight")
         for pid in pids:
             with suppress(ProcessLookupError):  # the one without a request
                 os.kill(pid, signal.SIGTERM)
-        response = waiting.getresponse()
+        response = let_go(waiting)
         assert (response.status, response.read()) == (200, b"waited")
     assert crew.server.wait() == 0
 
@@ -472,13 +520,13 @@ def test_a_stop_that_all_processes_are_told_of_cuts_nothing(begin: Begin) -> Non
 def test_workers_of_a_killed_master_that_are_told_to_stop_cut_nothing(begin: Begin) -> None:
     crew = begin("behaviour:app", 2, expected=-signal.SIGKILL)
     pids = crew.settle(2)
-    with closing(hold(crew.server, "/wait?seconds=1.5")) as waiting:
+    with closing(hold(crew.server)) as waiting:
         crew.server.send_signal(signal.SIGKILL)
         crew.server.record(message="Stopping: the master is gone")
         for pid in pids:
             with suppress(ProcessLookupError):  # the one without a request
                 os.kill(pid, signal.SIGTERM)
-        response = waiting.getresponse()
+        response = let_go(waiting)
         assert (response.status, response.read()) == (200, b"waited")
     eventually(lambda: not any(is_alive(pid) for pid in pids), "the end of the workers")
 
@@ -489,7 +537,7 @@ def test_a_second_signal_cuts_what_runs_and_is_exit_code_4(begin: Begin) -> None
         crew.server.send_signal(signal.SIGTERM)
         crew.server.told("STOPPING", "1")
         time.sleep(0.3)
-        assert crew.server.stop(signal.SIGTERM, timeout=5) == 4
+        assert crew.server.stop(signal.SIGTERM) == 4
         with suppress(http.client.HTTPException, ConnectionError):
             assert waiting.getresponse().status >= 500
     assert crew.server.record(event="drain_cut")["requests_cut"] == 1
@@ -500,20 +548,20 @@ def test_a_second_signal_with_nothing_to_cut_is_a_clean_end(begin: Begin) -> Non
     crew.server.send_signal(signal.SIGTERM)
     crew.server.told("STOPPING", "1")
     crew.server.send_signal(signal.SIGTERM)
-    assert crew.server.wait(5) == 0
+    assert crew.server.wait() == 0
 
 
 def test_the_graceful_timeout_cuts_and_is_exit_code_4(begin: Begin) -> None:
     crew = begin("behaviour:app", 2, "--graceful-timeout", "1", expected=4)
     with closing(hold(crew.server, "/wait?seconds=60")):
-        assert crew.server.stop(timeout=6) == 4
+        assert crew.server.stop() == 4
 
 
 def test_a_worker_that_hangs_when_the_stop_begins_is_a_cut(begin: Begin) -> None:
     crew = begin("behaviour:app", 2, "--timeout-worker", "2", expected=4)
     with closing(hold(crew.server, "/block?seconds=60")):
         eventually(lambda: crew.pids("hung"), "a worker that hangs")
-        assert crew.server.stop(timeout=10) == 4
+        assert crew.server.stop() == 4
 
 
 def test_a_worker_that_hangs_while_it_leaves_is_explained_and_killed_after_a_second_signal(begin: Begin) -> None:
@@ -521,7 +569,7 @@ def test_a_worker_that_hangs_while_it_leaves_is_explained_and_killed_after_a_sec
     with closing(hold(crew.server, "/block?seconds=60")):
         crew.server.send_signal(signal.SIGTERM)
         crew.server.told("STOPPING", "1")
-        assert crew.server.stop(signal.SIGTERM, timeout=14) == 4
+        assert crew.server.stop(signal.SIGTERM) == 4
     told = crew.server.record(event="worker_hung")
     assert "was killed, it did not leave: it stands at " in told["message"]
     assert "in block" in told["stacks"]
@@ -534,8 +582,17 @@ def test_two_signals_at_once_are_two(begin: Begin) -> None:
         crew.server.send_signal(signal.SIGSTOP)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
             crew.server.send_signal(number)
-        assert crew.server.wait(5) == 4
+        assert crew.server.wait() == 4
     crew.server.record(event="drain_cut", requests_cut=1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_up_to_the_very_end_do_not_change_the_exit_code(number: signal.Signals, begin: Begin) -> None:
+    crew = begin("behaviour:app", 1)
+    while not crew.server.ended:
+        crew.server.send_signal(number)
+        time.sleep(0.001)
+    assert crew.server.wait() == 0
 
 
 def test_ctrl_c_in_a_terminal_answers_what_runs(begin: Begin) -> None:
@@ -559,7 +616,7 @@ def test_a_stop_during_a_reload_is_clean(app: str, begin: Begin) -> None:
     crew.server.send_signal(signal.SIGHUP)
     crew.server.told("RELOADING", "1")
     time.sleep(0.2)
-    assert crew.server.stop(timeout=8) == 0
+    assert crew.server.stop() == 0
     assert find_children(crew.pid) == []
 
 
@@ -570,7 +627,7 @@ def test_who_waits_for_a_reload_is_told_of_the_stop(begin: Begin, tmp_path: Path
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(run, "reload", "--control", f"unix:{crew.control}", program="appserverctl")
         crew.server.told("RELOADING", "1")
-        assert crew.server.stop(timeout=8) == 0
+        assert crew.server.stop() == 0
     assert asked.result().returncode == 3
     assert "the server is draining" in asked.result().stderr
     assert [record for record in crew.server.records if record["level"] == "error"] == []
@@ -579,7 +636,7 @@ def test_who_waits_for_a_reload_is_told_of_the_stop(begin: Begin, tmp_path: Path
 def test_when_the_master_is_killed_its_workers_answer_what_runs_and_end(begin: Begin) -> None:
     crew = begin("behaviour:app", 2, expected=-signal.SIGKILL)
     pids = crew.settle(2)
-    with closing(hold(crew.server, "/wait?seconds=1.5")) as waiting:
+    with closing(hold(crew.server)) as waiting:
         address = crew.server.address
         crew.server.process.kill()
 
@@ -591,9 +648,9 @@ def test_when_the_master_is_killed_its_workers_answer_what_runs_and_end(begin: B
             return False
 
         # Nothing of theirs keeps a successor from the address.
-        eventually(refused, "refusal", 2)
-        assert waiting.getresponse().read() == b"waited"
-    eventually(lambda: not any(is_alive(pid) for pid in pids), "the end of the workers", 5)
+        eventually(refused, "refusal")
+        assert let_go(waiting).read() == b"waited"
+    eventually(lambda: not any(is_alive(pid) for pid in pids), "the end of the workers")
     crew.server.record(message="Stopping: the master is gone")
 
 
@@ -605,7 +662,7 @@ def test_workers_that_start_end_as_well_when_the_master_is_killed(begin: Begin) 
     pids = [child.pid for child in find_children(crew.pid)]
     assert len(pids) == 2
     crew.server.process.kill()
-    eventually(lambda: not any(is_alive(pid) for pid in pids), "the end of the workers", 5)
+    eventually(lambda: not any(is_alive(pid) for pid in pids), "the end of the workers")
 
 
 def test_an_import_that_hangs_ends_when_the_master_is_killed(begin: Begin) -> None:
@@ -613,12 +670,12 @@ def test_an_import_that_hangs_ends_when_the_master_is_killed(begin: Begin) -> No
     crew.server.record(message="importing")
     (child,) = find_children(crew.pid)
     crew.server.process.kill()
-    eventually(lambda: not is_alive(child.pid), "the end of the worker", 5)
+    eventually(lambda: not is_alive(child.pid), "the end of the worker")
 
 
 def test_retired_workers_do_not_keep_the_address(begin: Begin) -> None:
     crew = begin("behaviour:app", 1)
-    with closing(hold(crew.server, "/wait?seconds=4")) as waiting:
+    with closing(hold(crew.server)) as waiting:
         crew.server.send_signal(signal.SIGHUP)
         crew.server.record(event="reloaded")
         crew.server.send_signal(signal.SIGTERM)
@@ -634,8 +691,8 @@ def test_retired_workers_do_not_keep_the_address(begin: Begin) -> None:
                     return False
                 return True
 
-        eventually(bound, "the address is free", 2)
-        assert waiting.getresponse().read() == b"waited"
+        eventually(bound, "the address is free")
+        assert let_go(waiting).read() == b"waited"
     assert crew.server.wait() == 0
 
 

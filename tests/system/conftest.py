@@ -1,5 +1,7 @@
 """Fixtures of the booted systems: the package, a machine with it installed, and the figures to be told at the end."""
 
+import fcntl
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.system)
             # The first one downloads and unpacks a Debian.
             item.add_marker(pytest.mark.timeout(600))
+    # The longest first: the others wait for most of their time, and run beside it.
+    items.sort(key=lambda item: item.path.stem != "test_floors")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -38,10 +42,17 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The .deb, as `make deb` builds it from this checkout."""
-    folder = tmp_path_factory.mktemp("deb")
-    subprocess.run([ROOT / "packaging/deb", folder], check=True, capture_output=True)
-    (deb,) = folder.glob("appserver_*_all.deb")
+    """The .deb, as `make deb` builds it from this checkout: once in a run, by the first process that asks for it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # the run's; each process has one of its own in it
+    with (folder / "deb.lock").open("w") as lock:
+        # It takes ten seconds of a CPU.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "deb").exists():
+            subprocess.run([ROOT / "packaging/deb", folder / "building"], check=True, capture_output=True)
+            (folder / "building").rename(folder / "deb")
+    (deb,) = (folder / "deb").glob("appserver_*_all.deb")
     return deb
 
 

@@ -57,7 +57,7 @@ SUITES: Final = {
 }
 
 BOOT_SECONDS: Final = 60.0
-PATIENCE_SECONDS: Final = 20.0
+PATIENCE_SECONDS: Final = 60.0
 
 
 class MachineError(Exception):

@@ -54,10 +54,10 @@ def status_of(machine: Machine, target: str) -> int:
     return int(machine.run([*words, f"http://shop.example{target}"]))
 
 
-def records(machine: Machine, *matches: str) -> list[dict[str, Any]]:
+def records(machine: Machine, *matches: str, patience: float = 20.0) -> list[dict[str, Any]]:
     """Records of the journal, oldest first: `journalctl -o json`. Access records come a little after the answer."""
     lines = ""
-    end = monotonic() + 2
+    end = monotonic() + patience
     while not lines and monotonic() < end:
         lines = machine.run("journalctl --quiet --output=json " + " ".join(map(shlex.quote, matches)))
     return [json.loads(line) for line in lines.splitlines()]

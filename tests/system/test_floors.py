@@ -8,8 +8,11 @@ import pytest
 from tests.system.machine import Machine
 
 ROOT = Path(__file__).parents[2]
+SECONDS = 900
+"""It takes 100 with two processors, and has taken 400 where others wanted them too."""
 
 
+@pytest.mark.timeout(SECONDS + 600)
 @pytest.mark.parametrize("machine", ["bookworm"], indirect=True)
 def test_the_oldest_versions(machine: Machine) -> None:
     versions = machine.run(["appserver", "--version"])
@@ -25,6 +28,6 @@ def test_the_oldest_versions(machine: Machine) -> None:
     done = machine.attempt(
         "cd /srv/checkout && python3 -m pytest -q -n auto tests/unit tests/contract tests/conformance"
         " -k 'not plain- and not tls-' 2>&1",
-        timeout=300,
+        timeout=SECONDS,
     )
     assert done.returncode == 0, done.stdout.decode()[-6000:]

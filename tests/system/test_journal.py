@@ -1,7 +1,9 @@
 """The journal: records as fields that an operator can query."""
 
 from tests.system.machine import Machine
-from tests.system.service import every_debian, get, records, serve_probe, status_of
+from tests.system.service import SOCKET, every_debian, get, records, serve_probe, status_of
+
+BURST = 3000
 
 
 @every_debian
@@ -81,3 +83,14 @@ def test_a_hostile_path_stays_on_its_line(machine: Machine) -> None:
     assert isinstance(record["MESSAGE"], str)  # journalctl gives an array of bytes for what is not text
     assert "\x1b" not in record["MESSAGE"]
     assert "\n" not in record["MESSAGE"]
+
+
+@every_debian
+def test_the_journal_keeps_every_record_of_a_burst(machine: Machine) -> None:
+    # journald's own limit, a hundredth of the shipped one; it takes a few times that where the disk is large.
+    machine.write("/etc/systemd/journald.conf.d/test.conf", "[Journal]\nRateLimitBurst=100\n")
+    machine.run("systemctl restart systemd-journald.service")
+    serve_probe(machine)
+    get(machine, f"/[1-{BURST}]", SOCKET, "--output", "/dev/null")
+    count = "journalctl --quiet --output=cat HTTP_HOST=shop.example | wc --lines"
+    machine.await_that("all have arrived", lambda: int(machine.run(count)) == BURST)

@@ -82,11 +82,12 @@ def test_who_comes_after_an_idle_exit_waits_for_the_start_alone(
         begun = time.perf_counter()
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(host_path(machine))
-            client.sendall(b"GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n")
+            client.sendall(b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n")
             assert client.recv(1) == b"H"
             taken.append(time.perf_counter() - begun)
-        pids.add(main_pid(machine))
-        memory = memory_kib(machine)
+            # While somebody is there it does not end.
+            pids.add(main_pid(machine))
+            memory = memory_kib(machine)
         machine.await_that("it has ended", lambda: machine.property(SERVICE, "ActiveState") == "inactive")
         assert machine.property(SERVICE, "Result") == "success"
         assert "no connection for 1 s" in records(machine, "EVENT=stopping")[-1]["MESSAGE"]
@@ -124,7 +125,7 @@ def test_the_control_socket_answers_appserverctl(machine: Machine) -> None:
 
 def test_the_watchdog_replaces_a_blocked_process(machine: Machine) -> None:
     serve_probe(machine)
-    override(machine, "[Service]\nWatchdogSec=1s\n")
+    override(machine, "[Service]\nWatchdogSec=4s\n")
     first = get_json(machine)["pid"]
 
     machine.attempt(["timeout", "1", "curl", "--silent", "--unix-socket", "/run/appserver/appserver.sock", "x/block"])
@@ -140,11 +141,11 @@ def test_sigterm_drains(machine: Machine) -> None:
     get(machine)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(host_path(machine))
-        client.sendall(b"GET /slow?1.5 HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+        client.sendall(b"GET /slow?5 HTTP/1.1\r\nHost: shop.example\r\n\r\n")
         machine.await_that("the request runs", lambda: get_json(machine, "/status", CONTROL)["requests"] == 1)
         machine.run("systemctl stop --no-block appserver.service")
         machine.await_that("it drains", lambda: machine.property(SERVICE, "StatusText").startswith("Draining: "))
-        client.settimeout(10)
+        client.settimeout(30)
         answer = b""
         while piece := client.recv(65536):
             answer += piece
@@ -179,22 +180,26 @@ def test_a_start_that_fails_says_why(
     machine: Machine, configuration: str, environment: str, code: int, said: str
 ) -> None:
     configure(machine, configuration)
-    override(machine, f"[Unit]\nStartLimitBurst=2\n[Service]\nEnvironment={environment}\n")
+    override(machine, f"[Unit]\nStartLimitBurst=2\n[Service]\nRestartSec=1s\nEnvironment={environment}\n")
 
     with pytest.raises(MachineError):
         machine.run("systemctl start appserver.service")
     machine.await_that("the unit gives up", lambda: machine.property(SERVICE, "ActiveState") == "failed")
     assert machine.property(SERVICE, "ExecMainStatus") == str(code)
-    # A mistake in the configuration is not tried again.
-    assert (int(machine.property(SERVICE, "NRestarts")) == 0) == (code == 2)
     ours = [record for record in records(machine, "--unit=appserver.service") if record["_COMM"] != "systemd"]
     assert any(said in record["MESSAGE"] and int(record["PRIORITY"]) <= 6 for record in ours), ours
     assert said in machine.run("systemctl status appserver.service || true")
 
 
 @every_debian
-def test_a_database_that_is_away_is_waited_for_and_so_is_the_answer(machine: Machine) -> None:
-    serve_probe(machine)
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("app", "the database is not there"), ("ap", "unknown key")],
+    ids=["a database that is away", "a configuration that is wrong"],
+)
+def test_what_is_wrong_with_a_start_is_waited_for_and_so_is_the_answer(machine: Machine, key: str, said: str) -> None:
+    configure(machine, f'{key} = "probe:app"')
+    machine.run("systemctl start appserver.socket")
     # Starts are as rare as shipped, and so many a minute are allowed: 20, or as here 2 in 6 s.
     override(
         machine,
@@ -203,26 +208,22 @@ def test_a_database_that_is_away_is_waited_for_and_so_is_the_answer(machine: Mac
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(host_path(machine))
         client.sendall(b"GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n")
-        machine.await_that("it was tried often", lambda: int(machine.property(SERVICE, "NRestarts")) >= 4, 30)
+        machine.await_that("it was tried often", lambda: int(machine.property(SERVICE, "NRestarts")) >= 3, 60)
         assert machine.property("appserver.socket", "ActiveState") == "active"
 
         machine.write("/srv/shop/database", "")
-        client.settimeout(10)
+        configure(machine, 'app = "probe:app"')
+        client.settimeout(30)
         assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
-    said = records(machine, "EVENT=application_failed")
-    assert len(said) >= 4
-    assert all("the database is not there" in record["MESSAGE"] for record in said)
+    ours = [record for record in records(machine, "--unit=appserver.service") if record["_COMM"] != "systemd"]
+    assert len([record for record in ours if said in record["MESSAGE"]]) >= 3
 
 
 @every_debian
-def test_clients_of_a_broken_configuration_get_an_error_until_it_is_mended(machine: Machine) -> None:
+def test_too_many_starts_close_the_socket_until_an_operator_opens_it(machine: Machine) -> None:
     configure(machine, 'ap = "probe:app"')
     machine.run("systemctl start appserver.socket")
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(host_path(machine))
-        client.settimeout(30)
-        with pytest.raises(ConnectionResetError):
-            client.recv(1)
+    machine.attempt("for _ in $(seq 21); do systemctl restart appserver.service; done")
     units = (SERVICE, "appserver.socket")
     machine.await_that(
         "both have failed", lambda: {machine.property(unit, "ActiveState") for unit in units} == {"failed"}
@@ -253,7 +254,7 @@ def test_a_check_as_a_user_without_rights_finds_what_root_does_not(machine: Mach
     configure(machine, 'app = "probe:app"\nenv_file = "/etc/appserver/closed.env"')
     machine.write("/etc/appserver/closed.env", "GREETING=hello\n", mode="0600")
     machine.run("appserverctl check /etc/appserver/appserver.toml")
-    (check,) = re.findall(r"^ +(systemd-run .+)$", GUIDE.read_text(), re.MULTILINE)
+    (check,) = re.findall(r"^ +(systemd-run (?:.*\\\n)?.+)$", GUIDE.read_text(), re.MULTILINE)
     done = machine.attempt(check)
     assert done.returncode == 2
     assert b"closed.env" in done.stdout + done.stderr

@@ -42,7 +42,7 @@ def test_an_upgrade_is_the_same_main_process(machine: Machine, tell: Callable[[s
     def upgrade(number: int) -> None:
         install(machine, f"9.{number}")
         machine.run("systemctl kill --signal=USR2 --kill-whom=main appserver.service")
-        machine.await_that("upgraded", lambda: len(records(machine, "EVENT=upgraded")) == number, 60)
+        machine.await_that("upgraded", lambda: len(records(machine, "EVENT=upgraded", patience=2)) == number, 60)
 
     load = asyncio.run(scenario())
     tell(
@@ -62,7 +62,7 @@ def test_an_upgrade_is_the_same_main_process(machine: Machine, tell: Callable[[s
     # What is broken changes nothing.
     machine.run(f"cp {PACKAGE}/cli.py /root/cli.py && echo 'import (' >> {PACKAGE}/cli.py")
     machine.run("systemctl kill --signal=USR2 --kill-whom=main appserver.service")
-    machine.await_that("refused", lambda: bool(records(machine, "EVENT=upgrade_failed")))
+    machine.await_that("refused", lambda: bool(records(machine, "EVENT=upgrade_failed", patience=2)))
     assert "SyntaxError" in machine.property(SERVICE, "StatusText")
     assert (main_pid(machine), get(machine)) == (master, "one")
     machine.run(f"cp /root/cli.py {PACKAGE}/cli.py")
@@ -74,7 +74,7 @@ def test_an_upgrade_is_the_same_main_process(machine: Machine, tell: Callable[[s
     assert main_pid(machine) != master
     assert get(machine) == "one"
     machine.run("systemctl kill --signal=USR2 --kill-whom=main appserver.service")
-    machine.await_that("upgraded", lambda: len(records(machine, "EVENT=upgraded")) == UPGRADES + 1, 60)
+    machine.await_that("upgraded", lambda: len(records(machine, "EVENT=upgraded", patience=2)) == UPGRADES + 1, 60)
     machine.run("systemctl stop appserver.service")
     assert machine.property(SERVICE, "ActiveState") == "inactive"
     assert machine.property(SERVICE, "Result") == "success"
