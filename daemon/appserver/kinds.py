@@ -3,6 +3,8 @@
 A kind is the only place that knows the spelling of a value. Flags and environment variables give text; the TOML file
 may give a native value instead (`true`, `8000`, `["a", "b"]`), which `Kind.read` takes by the types the kind names.
 Whatever cannot be taken raises `UnfitError`; who called knows the place and makes an `errors.UsageError` of it.
+
+Those of addresses are in `binds`, those of TLS in `encryption`.
 """
 
 import math
@@ -96,11 +98,11 @@ class Kind(Generic[T_co]):
         return tuple(item for value in occurrences for item in value)  # type: ignore[return-value,attr-defined]
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Find the known name that `name` was probably meant to be."""
+def nearest(name: str, known: Iterable[str], alike: float = 0.6) -> str | None:
+    """Find the known name that `name` was probably meant to be; `alike` is from 0 for all to 1 for the same."""
     import difflib  # noqa: PLC0415 - for mistakes only: 2 ms of every start
 
-    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=alike)), None)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -136,7 +138,7 @@ def size(low: int, high: int, expected: str) -> Kind[int]:
             raise UnfitError
         return value
 
-    return Kind(parse, f"expected {expected}", "SIZE", native=(int,), show=show_size)
+    return Kind(parse, f"expected {expected}: 8192, 64K, 1M", "SIZE", native=(int,), show=show_size)
 
 
 def show_size(value: int) -> str:
@@ -237,7 +239,7 @@ def _ws(text: str) -> str:
 
 
 def _origin_list(text: str) -> tuple[str, ...]:
-    origins = _path_list(text.lower())
+    origins = parse_words(text.lower())
     if not all(_ORIGIN.fullmatch(origin) for origin in origins):
         raise UnfitError
     return origins
@@ -254,84 +256,16 @@ def _match(pattern: re.Pattern[str], text: str) -> str:
     return text
 
 
-def _word(text: str) -> str:
+def parse_word(text: str) -> str:
+    """Read any text but none."""
     if not text or "\0" in text:
         raise UnfitError
     return text
 
 
-def _path_list(text: str) -> tuple[str, ...]:
-    return tuple(_word(item.strip()) for item in text.split(",") if item.strip())
-
-
-_CLIENT_CERT: Final = ("none", "optional", "required")
-
-
-def _client_cert(text: str) -> str:
-    # uvicorn and gunicorn take the numbers of ssl.VerifyMode, hypercorn its names.
-    word = text.lower().removeprefix("cert_")
-    word = _CLIENT_CERT[int(word)] if word in ("0", "1", "2") else word
-    if word not in _CLIENT_CERT:
-        raise UnfitError(nearest=nearest(word, _CLIENT_CERT))
-    return word
-
-
-# "The best that both know": ssl.PROTOCOL_TLS_SERVER and PROTOCOL_TLS, the defaults of uvicorn and gunicorn, which does
-# nothing with it.
-_BEST: Final = frozenset({"17", "2", "tls", "tls_server"})
-
-
-def _tls_version(text: str) -> str:
-    if text.lower() in _BEST:
-        return "1.2"
-    word = text.lower().removeprefix("tlsv").removeprefix("tls").replace("_", ".")
-    if word not in ("1.2", "1.3"):
-        raise UnfitError("expected 1.2 or 1.3, the least version to speak (17 of uvicorn and 2 of gunicorn mean 1.2)")
-    return word
-
-
-_HSTS_WORDS: Final = ("includeSubDomains", "preload")
-
-
-def _hsts(text: str) -> str:
-    """`365d; preload` to `31536000; preload`, which is what stands behind `max-age=` (RFC 6797 section 6.1)."""
-    age, *words = (part.strip() for part in text.split(";"))
-    known = {word.lower(): word for word in _HSTS_WORDS}
-    unknown = next((word for word in words if word.lower() not in known), None)
-    if unknown is not None:
-        raise UnfitError(nearest=nearest(unknown, _HSTS_WORDS))
-    return "; ".join((str(int(DURATION.parse(age))), *dict.fromkeys(known[word.lower()] for word in words)))
-
-
-_CREDENTIAL: Final = "credential:"
-
-
-def anchor(text: str) -> str:
-    """Make a path absolute; `credential:NAME` stays what it is."""
-    return text if text.startswith(_CREDENTIAL) else str(Path(text).absolute())
-
-
-@dataclass(frozen=True, slots=True)
-class Password:
-    """A password, or where it stands; shown only where it is a place."""
-
-    text: str
-    """`credential:NAME`, a path that begins with `/`, `./` or `../`, or else the password itself."""
-
-    @property
-    def place(self) -> str | None:
-        """Where to read it; None where `text` is the password."""
-        return self.text if self.text.startswith((_CREDENTIAL, "/", "./", "../")) else None
-
-    def anchored(self) -> "Password":
-        """The same with an absolute path, if it is one."""
-        return Password(anchor(self.text)) if self.place is not None else self
-
-    def __str__(self) -> str:
-        return self.place or "(hidden)"
-
-    def __repr__(self) -> str:
-        return f"Password({str(self)!r})"
+def parse_words(text: str) -> tuple[str, ...]:
+    """Read several, with commas between."""
+    return tuple(parse_word(item.strip()) for item in text.split(",") if item.strip())
 
 
 def _root_path(text: str) -> str:
@@ -378,36 +312,11 @@ def _peer(text: str) -> str:
     raise UnfitError(nearest=meant)
 
 
-APP: Final = Kind(_word, "expected module:attribute, module:factory() or a file's path", "APP")
-PATH: Final = Kind(_word, "expected a path", "PATH")
-FOLDER: Final = Kind(_word, "expected a folder's path", "FOLDER")
-CREDENTIAL: Final = Kind(_word, "expected a path or credential:NAME", "PATH")
-CREDENTIALS: Final = Kind(
-    _path_list,
-    "expected paths or credential:NAME, with commas between",
-    "PATH",
-    many=True,
-    show=",".join,
-    item=lambda text: (_word(text),),
-)
-PASSWORD: Final = Kind(
-    lambda text: Password(_word(text)),
-    "expected a path, credential:NAME or the password itself",
-    "PATH",
-    native=(int,),
-    secret=True,
-)
-CLIENT_CERT: Final = Kind(_client_cert, "expected none, optional or required", "none|optional|required", native=(int,))
-TLS_VERSION: Final = Kind(_tls_version, "expected 1.2 or 1.3", "1.2|1.3")
-HSTS: Final = Kind(
-    _hsts,
-    'expected a time such as 365d, and "; includeSubDomains" or "; preload" behind it',
-    "TIME",
-    native=(int, float),
-)
-CIPHERS: Final = Kind(_word, "expected cipher suites as openssl-ciphers(1) writes them", "LIST")
-USER: Final = Kind(_word, "expected a user's name or number", "USER")
-GROUP: Final = Kind(_word, "expected a group's name or number", "GROUP")
+APP: Final = Kind(parse_word, "expected module:attribute, module:factory() or a file's path", "APP")
+PATH: Final = Kind(parse_word, "expected a path", "PATH")
+FOLDER: Final = Kind(parse_word, "expected a folder's path", "FOLDER")
+USER: Final = Kind(parse_word, "expected a user's name or number", "USER")
+GROUP: Final = Kind(parse_word, "expected a group's name or number", "GROUP")
 ROOT_PATH: Final = Kind(_root_path, "expected a path that starts with /", "PATH")
 SWITCH: Final = Kind(
     _switch, "expected true or false", "", native=(bool,), show=lambda value: "true" if value else "false", text=False

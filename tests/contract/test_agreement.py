@@ -62,13 +62,13 @@ def test_on_the_corpus(engine: MakeEngine, case: Case) -> None:
     agree(engine, LIMITS, sent(case))
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(data=mutated(), limits=st.sampled_from([LIMITS, NARROW, LOW]))
 def test_on_changed_cases(engine: MakeEngine, data: bytes, limits: Limits) -> None:
     agree(engine, limits, data)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(
     line=st.sampled_from(LINES),
     fields=st.lists(st.sampled_from(FIELDS), max_size=5),

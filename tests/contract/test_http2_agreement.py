@@ -183,14 +183,14 @@ def told(engine: str, steps: list[Step]) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("engine", OTHERS)
-@settings(deadline=None, max_examples=1000)
+@settings(max_examples=1000)
 @given(steps=st.lists(WELL_MEANT, min_size=1, max_size=12))
 def test_on_requests(engine: str, steps: list[Step]) -> None:
     assert told(engine, steps) == told(REFERENCE, steps)
 
 
 @pytest.mark.parametrize("engine", OTHERS)
-@settings(deadline=None, max_examples=1000)
+@settings(max_examples=1000)
 @given(
     before=st.lists(WELL_MEANT, max_size=4), broken=BROKEN, after=st.lists(st.one_of(WELL_MEANT, BROKEN), max_size=3)
 )

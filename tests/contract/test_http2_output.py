@@ -5,7 +5,9 @@ from h2.settings import SettingCodes
 
 from appserver.wire.engine import Head, Headers, Limits, Reset
 from appserver.wire.select import MakeHttp2
+from tests.conformance.http2 import frames
 from tests.conformance.http2.frames import Code, Kind
+from tests.contract.driver import written
 from tests.contract.http2_talk import TEXT, Talk, talk
 
 LINK: Headers = [(b"link", b"</style.css>; rel=preload")]
@@ -23,7 +25,7 @@ def answered(made: Talk, head: Head, status: int, headers: Headers, body: bytes)
 def test_a_response_is_its_head_and_its_body(http2_engine: MakeHttp2) -> None:
     made = talk(http2_engine)
     head = made.ask("/path?query")
-    assert head == Head(1, "GET", b"/path?query", [(b"host", b"a.example")], "2", True, False, False)
+    assert head == Head(1, "GET", b"/path?query", [(b"host", b"a.example")], "2", True, False, kept=True)
     assert answered(made, head, 200, TEXT, b"content") == b"content"
     assert made.peer.answers[1].fields == TEXT
     assert made.peer.kinds(1) == [Kind.HEADERS, Kind.DATA]
@@ -319,7 +321,7 @@ def test_a_promised_answer_comes_on_a_stream_of_its_own(http2_engine: MakeHttp2)
     fields: Headers = [(b"host", b"a.example"), (b"accept", b"text/css"), (b"connection", b"close")]
     promised = made.engine.push(head.stream, b"/style.css?v=1", fields)
     assert promised is not None
-    assert promised[1:] == ("GET", b"/style.css?v=1", fields[:2], "2", True, False, False)
+    assert promised == Head(promised.stream, "GET", b"/style.css?v=1", fields[:2], "2", True, False)
     assert answered(made, head, 200, TEXT, b"content") == b"content"
     assert answered(made, promised, 200, TEXT, b"pushed") == b"pushed"
     assert dict(made.peer.answers[promised.stream].promised)[b":path"] == b"/style.css?v=1"
@@ -370,6 +372,31 @@ def test_a_promise_may_be_turned_down(http2_engine: MakeHttp2) -> None:
     made.engine.respond(promised.stream, 200, [], b"in vain", True)
     assert answered(made, head, 200, [], b"content") == b"content"
     assert made.engine.idle
+
+
+def test_a_promise_outlives_its_request(http2_engine: MakeHttp2) -> None:
+    made = talk(http2_engine)
+    head = made.ask()
+    promised = made.engine.push(head.stream, b"/style.css", [(b"host", b"a.example")])
+    assert promised is not None
+    made.peer.reset(head.stream)  # before anything of the promise has left the server
+    assert made.hear() == [Reset(head.stream, Code.CANCEL)]
+    sent = written(made.engine)
+    made.engine.respond(promised.stream, 200, [], b"pushed", True)
+    sent += written(made.engine)
+    assert Kind.GOAWAY not in [frame.kind for frame in frames.read(sent)]
+    assert not made.engine.closing
+
+
+def test_a_promised_answer_has_no_hint_before_it(http2_engine: MakeHttp2) -> None:
+    made = talk(http2_engine)
+    head = made.ask()
+    promised = made.engine.push(head.stream, b"/style.css", [(b"host", b"a.example")])
+    assert promised is not None
+    made.engine.inform(promised.stream, 103, [(b"link", b"</a.css>; rel=preload")])
+    assert answered(made, promised, 200, [], b"pushed") == b"pushed"
+    assert answered(made, head, 200, [], b"content") == b"content"
+    assert made.is_alive()
 
 
 # Limits

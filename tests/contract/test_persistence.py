@@ -57,6 +57,20 @@ def test_close_stands_beside_what_else_the_answer_lists(
     serves_no_more(one)
 
 
+def test_requests_that_are_there_are_read_behind_the_end_of_the_input(engine: Callable[[Limits], Engine]) -> None:
+    one = engine(Limits())
+    head = begin(one, request() + request(target="/second") + b"GET /third HTTP/1.1\r\nHost: ")
+    one.respond(head.stream, 200, [], b"first", end=True)
+    assert one.eof() == [Closed()]
+    [second] = one.receive(b"")
+    assert isinstance(second, Head)
+    assert second.target == b"/second"
+    one.respond(second.stream, 200, [], b"second", end=True)
+    [third] = one.receive(b"")
+    assert isinstance(third, Refused)
+    assert "ended inside a head" in third.reason
+
+
 def test_what_only_looks_like_close_closes_nothing(engine: Callable[[Limits], Engine]) -> None:
     one = engine(Limits())
     head = begin(one, request())

@@ -52,14 +52,14 @@ def test_a_cut_at_the_limit_does_not_pass_it(engine: Callable[[Limits], Engine],
     assert story(engine(LIMITS), pieces, eof=False) == story(engine(LIMITS), [data], eof=False)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=cut_anywhere(short_cases.map(sent)), eof=st.booleans())
 def test_any_cut_of_a_case(engine: Callable[[Limits], Engine], data: tuple[bytes, list[bytes]], eof: bool) -> None:
     whole, pieces = data
     assert story(engine(LIMITS), pieces, eof=eof) == story(engine(LIMITS), [whole], eof=eof)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(data=cut_anywhere(mutated()), limits=st.sampled_from([LIMITS, NARROW, LOW]))
 def test_any_cut_of_a_mutated_case(
     engine: Callable[[Limits], Engine], data: tuple[bytes, list[bytes]], limits: Limits
@@ -71,7 +71,7 @@ def test_any_cut_of_a_mutated_case(
     assert (in_pieces.refused is None, in_pieces.closed) == (at_once.refused is None, at_once.closed)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.lists(st.binary(max_size=40) | st.sampled_from(TELLING), max_size=20) | mutated().map(lambda one: [one]))
 def test_garbage_neither_raises_nor_loops(engine: Callable[[Limits], Engine], data: list[bytes]) -> None:
     driver = Driver(engine(LIMITS)).run(data, eof=True)

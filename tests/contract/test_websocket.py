@@ -190,7 +190,6 @@ def test_bytes_may_be_cut_anywhere(engine: MakeEngine, place: list[int]) -> None
     assert data_of([event for piece in cut(BYTES, place) for event in one.receive(piece)]) == BYTES
 
 
-@settings(deadline=None)
 @given(place=st.integers(0, 500), other=st.integers(0, 500))
 def test_bytes_that_came_before_it_was_given_are_told_once_it_is(engine: MakeEngine, place: int, other: int) -> None:
     one = engine(Limits(), websocket=True)
@@ -506,7 +505,7 @@ def test_http_2_bytes_pass_both_ways_as_they_are(http2_engine: MakeHttp2) -> Non
     assert made.is_alive()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(place=st.lists(st.integers(0, 2000), max_size=6))
 def test_http_2_bytes_may_be_cut_anywhere(http2_engine: MakeHttp2, place: list[int]) -> None:
     made = talks(http2_engine)

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 
 from appserver import __version__
 from appserver.asgi.types import Application, Receive, Scope, Send
+from appserver.system.fds import is_nameless
 from appserver.telemetry.log import Log
 
 PEER: Final = "peer"
@@ -40,7 +41,7 @@ class Credentials(NamedTuple):
     @property
     def entitled(self) -> bool:
         """Whether orders are taken from it."""
-        return self.uid in (0, os.geteuid())
+        return self.uid == 0 or (self.uid == os.geteuid() and not is_nameless(self.uid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,10 @@ def _admit(peer: Credentials | None) -> None:
         raise RejectedError(403, "orders are taken from a UNIX socket alone: of others it is not known who asks")
     if not peer.entitled:
         own = os.geteuid()
-        raise RejectedError(403, f"orders are taken from root and the server's user ({own}), not from uid {peer.uid}")
+        who = f"uid {peer.uid}"
+        if is_nameless(peer.uid):
+            who = f"a user that the server's user namespace does not know (PID {peer.pid}; PrivateUsers=)"
+        raise RejectedError(403, f"orders are taken from root and the server's user ({own}), not from {who}")
 
 
 async def _read_order(kind: str, receive: Receive) -> Mapping[str, Any]:

@@ -84,7 +84,7 @@ class Cycle(ABC):
         self._state = ""
         self._misused = False
         self._observed = False  # it is in the metrics already
-        self._waiters: set[Future[None]] | tuple[()] = ()
+        self._waiters: list[Future[None]] | tuple[()] = ()
         self.task: Task[None] | None = None
         self.gone = False
         self.status = self.sent = self.received = self.unread = 0
@@ -159,18 +159,23 @@ class Cycle(ABC):
     def send(self, message: Message) -> Awaitable[None]:
         """ASGI `send`."""
 
-    async def _wait(self) -> None:
-        """Wait until something has happened."""
+    def _wait(self) -> Future[None]:
+        """What is done when something has happened; `_forget()` is for whoever waits for it no longer."""
         waiter = self._loop.create_future()
-        waiters = self._waiters = self._waiters or set()
-        waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            waiters.discard(waiter)
+        if self._waiters:
+            self._waiters.append(waiter)
+        else:
+            self._waiters = [waiter]
+        return waiter
+
+    def _forget(self, waiter: Future[None]) -> None:
+        """Nobody waits for it any more, and nothing may happen for as long as a WebSocket lasts."""
+        if waiter in self._waiters:
+            self._waiters = [one for one in self._waiters if one is not waiter]
 
     def _wake(self) -> None:
-        for waiter in self._waiters:
+        waiters, self._waiters = self._waiters, ()
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 

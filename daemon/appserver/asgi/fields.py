@@ -39,23 +39,26 @@ _NOT_IN_PROMISES: Final = (
     b"host content-length transfer-encoding connection keep-alive proxy-connection upgrade te expect trailer"
 ).split()
 _KNOWN_LIMIT: Final = 1024  # an application may make names up
+_VALUES_SIZE: Final = 256  # of those that a response brings anew, together: what is longer is rarely sent twice
 
 
 class Defaults(list[tuple[bytes, bytes]]):
     """The fields that the server adds to every response: Date, Server and the operator's own.
 
-    They are made anew each second; with them lives what is known of names, so that a name is matched against the
-    grammar once a second and not once a response.
+    They are made anew each second; with them lives what is known of names and of values, so that these are matched
+    against the grammar once a second and not once a response.
 
     Args:
         fields: Names in lower case.
     """
 
-    __slots__ = ("kinds",)
+    __slots__ = ("kinds", "room", "values")
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(fields)
         self.kinds = {**_OWN, **{name: _DEFAULT for name, _ in self}}
+        self.values: set[bytes] = set()
+        self.room = _KNOWN_LIMIT  # a response that has room brings at most some of its own more
 
     def learn(self, name: bytes) -> bytes:
         """Check a name that is not in `kinds`, and give it in lower case.
@@ -74,7 +77,7 @@ class Defaults(list[tuple[bytes, bytes]]):
 def _copy(value: Any) -> bytes:
     if not isinstance(value, bytes | bytearray | memoryview):
         raise TypeError
-    return bytes(value)
+    return bytes(memoryview(value))  # of a class derived from bytes too, whatever that makes of itself
 
 
 def _tidy(name: bytes, value: bytes) -> bytes:
@@ -113,7 +116,8 @@ def check_fields(fields: Iterable[Iterable[bytes]], defaults: Defaults) -> Field
     headers: Headers = []
     length: int | None = None
     overrides = False
-    kinds = defaults.kinds
+    kinds, known = defaults.kinds, defaults.values
+    unknown = []
     try:
         for name, value in fields:
             kind = kinds.get(name)
@@ -135,16 +139,21 @@ def check_fields(fields: Iterable[Iterable[bytes]], defaults: Defaults) -> Field
                     continue
             if type(value) is not bytes:
                 value = _copy(value)  # noqa: PLW2901 - what could change later, or is no bytes to the engines
+            if value not in known:
+                unknown.append(value)
             headers.append((name, value))
-        values = b" ".join([value for _, value in headers])
     except (TypeError, ValueError, AttributeError) as error:
         raise MisuseError(
             f"headers must be an iterable of [name, value] pairs of byte strings, not {fields!r:.200}"
         ) from error
-    # All values at once: in nearly all responses none has a control character, or white space around it. Of two spaces
-    # that stand side by side only a look at each value tells where they are. (`in` would take longer than find().)
-    if values.translate(None, _RARE) != values or values.strip() != values or values.find(b"  ") >= 0:
-        headers = [(name, _tidy(name, value)) for name, value in headers]
+    if unknown:
+        # All at once: in nearly all responses none has a control character, or white space around it. Of two spaces
+        # that stand side by side only a look at each value tells where they are. (`in` would take longer than find().)
+        values = b" ".join(unknown)
+        if values.translate(None, _RARE) != values or values.strip() != values or values.find(b"  ") >= 0:
+            headers = [(name, _tidy(name, value)) for name, value in headers]
+        elif len(values) <= _VALUES_SIZE and len(known) < defaults.room:
+            known.update(unknown)
     if overrides:
         present = {name for name, _ in headers}
         headers += [field for field in defaults if field[0] not in present]
@@ -157,12 +166,13 @@ def _treat(names: Iterable[bytes], kind: int) -> Defaults:
     """No fields of the server's own, and a kind of their own for some names."""
     fields = Defaults()
     fields.kinds.update(dict.fromkeys(names, kind))
+    fields.room = 0  # these live as long as the process: values, which may be secrets, do not stay in them
     return fields
 
 
 _TRAILERS: Final = _treat(_NOT_IN_TRAILERS, _MISPLACED)
 _PROMISED: Final = _treat(_NOT_IN_PROMISES, _DROPPED)
-_BARE: Final = Defaults()
+_BARE: Final = _treat((), _PLAIN)
 
 
 def check_trailers(fields: Iterable[Iterable[bytes]]) -> Headers:

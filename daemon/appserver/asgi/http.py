@@ -132,7 +132,12 @@ class HttpCycle(Response):
                 return {"type": "http.disconnect"}
             if self.head.expects and not self._ended:
                 self.peer.proceed(self.head.stream)
-            await self._wait()
+            waiter = self._wait()
+            try:
+                await waiter
+            except BaseException:  # cancelled, or closed where an application polls by hand
+                self._forget(waiter)
+                raise
 
     # The response: messages out
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from appserver.asgi.types import Application, Message
 from appserver.errors import LifespanError, MisuseError
 from appserver.telemetry.log import Log
+from appserver.telemetry.text import show
 
 IDLE: Final = "idle"
 STARTING: Final = "starting"
@@ -73,7 +74,8 @@ class Lifespan:
             self.supported = True
             return
         if self._told or not isinstance(self._error, Exception | None):  # sys.exit() is never meant as "unsupported"
-            raise LifespanError("the application's startup failed") from self._error
+            raised = "" if self._error is None else f": {type(self._error).__name__}: {show(self._error)}"
+            raise LifespanError(f"the application's startup failed{raised}") from self._error
         if self._mode == "on":
             raise LifespanError("the application does not support lifespan, and --lifespan is on") from self._error
         self.supported = False

@@ -9,11 +9,13 @@ with a traceback that begins in the application's own code.
 
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from types import ModuleType, TracebackType
 from typing import Any, Final, cast
 
@@ -47,7 +49,7 @@ def load(app: str, app_dir: str, factory: bool) -> Application:
         LoadError: Nothing of that name, not an ASGI 3 application, or an exception of its own, then as `__cause__`.
     """
     folder = Path(app_dir).resolve()
-    if not folder.is_dir():
+    if not S_ISDIR(_look_at(folder, app, f"--app-dir {folder}")):
         raise LoadError(f"{app}: --app-dir {folder} is not a folder")
     source, attribute, called = _split(app)
     _put_first(folder)
@@ -65,8 +67,27 @@ def _split(app: str) -> tuple[str, str, bool]:
     named = attribute.split(".") if attribute else []
     # A module's name may be any text between dots: importlib takes `my-app`, too.
     if not all(part.isidentifier() for part in named) or not (_is_file(source) or all(source.split("."))):
-        raise LoadError(f"{app}: expected module:attribute, module:factory() or a file's path")
+        meant = attribute if source == "asgi" and ":" in attribute else None  # as hypercorn has it
+        raise LoadError(f"{app}: expected module:attribute, module:factory() or a file's path" + _hint(meant))
     return source, attribute, called
+
+
+def _look_at(path: Path, app: str, name: str) -> int:
+    """The mode of a file or a folder; 0 where there is none.
+
+    Raises:
+        LoadError: It cannot be looked at. Path.is_dir() says no to that, or raises, as the version of Python has it.
+    """
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except PermissionError:
+        raise LoadError(
+            f"{app}: {name}: the server's user may not look there (a folder on the way without x; ProtectHome=)"
+        ) from None
+    except OSError as error:
+        raise LoadError(f"{app}: {name}: {error.strerror}") from None
 
 
 def _is_file(source: str) -> bool:
@@ -80,7 +101,7 @@ def _put_first(folder: Path) -> None:
 
 def _import_file(path: Path, app: str) -> ModuleType:
     """Import a file under the name that `import` would give it, so that its relative imports work."""
-    if not path.is_file():
+    if not S_ISREG(_look_at(path, app, str(path))):
         siblings = {f"{path.parent / name}.py" for name in _modules([str(path.parent)])}
         raise LoadError(f"{app}: no file {path}" + _hint(nearest(str(path), siblings)))
     folder, names = path.parent, [] if path.name == "__init__.py" else [path.stem]
@@ -108,10 +129,15 @@ def _import(name: str, folder: Path, app: str) -> ModuleType:
             raise
     parent = missing.rpartition(".")[0]
     if parent and not hasattr(sys.modules[parent], "__path__"):
-        raise LoadError(f"{app}: {parent} is a module, not a package: it has no {missing}")
+        named = missing.rpartition(".")[2]
+        meant = f"{parent}:{named}" if hasattr(sys.modules[parent], named) else None
+        raise LoadError(f"{app}: {parent} is a module, not a package: it has no {missing}" + _hint(meant))
     searched = list(sys.modules[parent].__path__) if parent else [str(folder)]
     known = {f"{parent}.{found}" if parent else found for found in _modules(searched)}
     where = ", ".join(searched) + ("" if parent else " or on Python's path")
+    closed = [found for found in searched if Path(found).is_dir() and not os.access(found, os.R_OK, effective_ids=True)]
+    if closed:
+        raise LoadError(f"{app}: no module {missing} in {where}: the server's user may not list {', '.join(closed)}")
     raise LoadError(f"{app}: no module {missing} in {where}" + _hint(nearest(missing, known)))
 
 

@@ -78,9 +78,12 @@ class Response(Cycle):
             if not isinstance(body, (bytearray, memoryview)):
                 raise MisuseError(f"body must be bytes, not {type(body).__name__}")
             body = bytes(body)
-        if not self._admit(len(body), last=last):
+        size = len(body)
+        if last and size == self._left and not self._bodiless:
+            self._left = 0  # what most answers are: all of the body at once, and as long as it was said to be
+        elif not self._admit(size, last=last):
             return b""
-        self.sent += len(body)
+        self.sent += size
         return body
 
     def _admit(self, size: int, *, last: bool) -> bool:

@@ -12,7 +12,7 @@ from appserver.asgi.forwarded import drop_forwarded, is_forwarded, read_forwarde
 from appserver.asgi.service import Service
 from appserver.asgi.types import Scope
 from appserver.errors import MisuseError
-from appserver.wire.engine import Head
+from appserver.wire.engine import Head, Headers
 
 PUSH: Final = "http.response.push"
 
@@ -47,12 +47,13 @@ class Scopes:
             gets a dict of its own with the same values. None without TLS.
     """
 
-    __slots__ = ("_client", "_scheme", "_server", "_service", "_tls", "_trusted", "client")
+    __slots__ = ("_client", "_harmless", "_scheme", "_server", "_service", "_tls", "_trusted", "client")
 
     def __init__(
         self, service: Service, scheme: str, server: object, peer: object, tls: dict[str, Any] | None = None
     ) -> None:
         self._service, self._tls = service, tls
+        self._harmless: Headers | None = None  # no forwarded fields are in these, which the engine keeps
         self.client = "unix"
         """The peer, for records."""
         client: tuple[str, int] | None = None
@@ -79,8 +80,11 @@ class Scopes:
         service = self._service
         headers, client, scheme = head.headers, self._client, self._scheme
         request_id: str | None = None
-        if service.trust is not None and is_forwarded(headers):
-            if self._trusted:
+        if service.trust is not None and headers is not self._harmless:
+            if not is_forwarded(headers):
+                if head.kept:
+                    self._harmless = headers
+            elif self._trusted:
                 headers, forwarded_for, forwarded_scheme, request_id = read_forwarded(headers, service.trust)
                 if forwarded_for is not None:
                     client = (forwarded_for, 0)  # its port is known to the proxy alone

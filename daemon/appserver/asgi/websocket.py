@@ -107,7 +107,12 @@ class WebSocketCycle(Channel):
                     await sleep(0)  # whoever asks again and again must not keep the loop from the others
                 self._told = True
                 return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
-            await self._wait()
+            waiter = self._wait()
+            try:
+                await waiter
+            except BaseException:  # cancelled, or closed where an application polls by hand
+                self._forget(waiter)
+                raise
         message = self._queue.pop(0)
         self._queued -= len(message)
         if self._inbox:

@@ -12,12 +12,14 @@ from asyncio import AbstractEventLoop, Task, TimerHandle
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from appserver.net.connection import Connection
-from appserver.net.handshake import Handshakes
 from appserver.net.listeners import Listener
 from appserver.telemetry.log import Log
+
+if TYPE_CHECKING:
+    from appserver.net.handshake import Handshakes
 
 ACCEPT_BATCH: Final = 8
 """Connections taken in one go: few, so that processes which share a listener share its connections."""
@@ -52,7 +54,7 @@ class Acceptor:
     make_connection: Callable[[], Connection]
     log: Log
     backlog: int
-    handshakes: Handshakes | None = None
+    handshakes: "Handshakes | None" = None
     on_gone: Callable[[], None] | None = None
     _tasks: "set[Task[bool]]" = field(default_factory=set)
     _retry: TimerHandle | None = None

@@ -15,8 +15,8 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import Final
 
+from appserver.encryption import Password
 from appserver.errors import CertificateError, UsageError
-from appserver.kinds import Password
 from appserver.net import x509
 from appserver.settings import Settings
 from appserver.system.credentials import find_file

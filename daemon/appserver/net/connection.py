@@ -344,7 +344,7 @@ class Connection(BufferedProtocol):
 
     def _cut(self, transport: Transport) -> None:
         """End at once, by a reset: the kernel throws away what it still holds for the peer."""
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):  # a TLS transport that has ended a moment ago has no socket any more
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         transport.abort()
 

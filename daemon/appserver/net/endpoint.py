@@ -84,7 +84,10 @@ class Endpoint:
         self.now = now
         # A list, because an expired connection takes itself out of the set.
         for connection in [connection for connection in self.connections if connection.is_due(now)]:
-            connection.expire(now)
+            try:
+                connection.expire(now)
+            except Exception as error:  # noqa: BLE001 - of ours; the others have deadlines as well
+                connection.crash(error)
 
     def drain_in_steps(self) -> Iterator[None]:
         """Let every connection end with its next response, in steps: between two of them the loop may turn."""

@@ -301,7 +301,7 @@ class Outflow:
         """
         unsent = array("i", [0])
         if self._transport is not None:
-            with suppress(OSError):  # it is closed already
+            with suppress(OSError, AttributeError):  # it is closed already, and over TLS gone
                 ioctl(self._transport.get_extra_info("socket").fileno(), TIOCOUTQ, unsent)
         return unsent[0]
 

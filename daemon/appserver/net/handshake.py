@@ -257,7 +257,9 @@ class Handshakes:
             client_addr=client,
             listener=self._name,
         )
-        with suppress(TimeoutError, CancelledError):  # cancelled: by the sweep, and it has had its answer
+        with suppress(
+            OSError, CancelledError
+        ):  # the client has gone, or is too slow; cancelled: by the sweep, and it has had its answer
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._loop.sock_sendall(sock, _ANSWER % (formatdate(usegmt=True).encode(), len(_TEXT), _TEXT))
                 sock.shutdown(SHUT_WR)

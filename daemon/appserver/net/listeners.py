@@ -18,7 +18,7 @@ from appserver.binds import Options
 from appserver.errors import ListenError
 from appserver.settings import DEFAULT_HOST, DEFAULT_PORT, FdBind, Settings, TcpBind, UnixBind
 from appserver.settings import Bind as BindTo
-from appserver.system.fds import InheritedSocket, adopt
+from appserver.system.fds import InheritedSocket, adopt, read_peer
 from appserver.telemetry.log import Log
 
 CONTROL: Final = "control"
@@ -98,6 +98,9 @@ def open_listeners(settings: Settings, inherited: Iterable[InheritedSocket], log
     Raises:
         ListenError: One of them cannot be had; those opened before it are closed again.
     """
+    twice = find_twice(settings)
+    if twice is not None:
+        raise ListenError(f"{twice}: it is named twice")
     handed = list(inherited)
     listeners = [_inherit(item) for item in handed if item.name == CONTROL]
     for listener in listeners:
@@ -130,6 +133,18 @@ def open_listeners(settings: Settings, inherited: Iterable[InheritedSocket], log
             listener.close()
         raise
     return listeners
+
+
+def find_twice(settings: Settings) -> str | None:
+    """The first address that the settings name twice; it would be in use by ourselves."""
+    named = [
+        f"{bind.host}:{bind.port}" if isinstance(bind, TcpBind) else f"unix:{bind.path}"
+        for bind in (*settings.insecure_binds, *settings.binds)
+        if (isinstance(bind, TcpBind) and bind.port) or isinstance(bind, UnixBind)
+    ]
+    if settings.control is not None:
+        named.append(settings.control)
+    return next((name for at, name in enumerate(named) if name in named[:at]), None)
 
 
 def _open(bind: BindTo, settings: Settings, others: list[InheritedSocket], used: set[int]) -> list[Listener]:
@@ -311,10 +326,20 @@ def _remove_stale(path: Path) -> None:
             path.unlink()
             return
         except (TimeoutError, BlockingIOError):
-            pass  # a full backlog is somebody's
+            who = "another process"  # a full backlog is somebody's
         except OSError as error:
             raise ListenError(_explain(f"unix:{path}", error)) from error
-    raise ListenError(f"unix:{path}: another process is listening there; stop it, or choose another path")
+        else:
+            pid, _, _ = read_peer(probe)
+            if pid == os.getpid():
+                raise ListenError(f"unix:{path}: it is named twice, by another name")
+            if pid == 1:
+                raise ListenError(
+                    f"unix:{path}: the service manager (PID 1) is listening there; stop its socket unit, or choose "
+                    "another path"
+                )
+            who = f"another process (PID {pid})" if pid else "another process"  # of another PID namespace
+    raise ListenError(f"unix:{path}: {who} is listening there; stop it, or choose another path")
 
 
 def _own(path: Path, settings: Settings, *, control: bool) -> None:

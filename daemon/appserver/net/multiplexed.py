@@ -41,6 +41,7 @@ class MultiplexedConnection(Connection):
         "_crowded",
         "_deadlines",
         "_leaving",
+        "_most",
         "_patient",
         "_scheduled",
         "_told",
@@ -56,6 +57,7 @@ class MultiplexedConnection(Connection):
         self._deadlines = StreamDeadlines(endpoint.timeouts)
         self._asked: set[int] = set()  # clients that have been sent 100 Continue
         self._abandoned: set[Task[None]] = set()
+        self._most = 2 * engine.limit  # applications that may run at once
         self._scheduled = self._leaving = False
         self._told = False  # of a request that was reset for a fault of the client's
         self._crowded = -inf  # when the client last had no window to send anything in
@@ -112,7 +114,11 @@ class MultiplexedConnection(Connection):
             if transport is not None and not transport.is_closing():
                 transport.resume_reading()
             return
-        self._handle(self._engine.receive(b""))
+        try:
+            self._handle(self._engine.receive(b""))
+        except Exception as error:  # noqa: BLE001 - of ours; its client would wait for ever
+            self.crash(error)
+            return
         if self._engine.more:
             self._endpoint.loop.call_soon(self._read_on, context=self._endpoint.context)
         else:
@@ -178,7 +184,7 @@ class MultiplexedConnection(Connection):
 
     def _begin(self, head: Head) -> None:
         endpoint = self._endpoint
-        if endpoint.cutting or self._is_crowded():
+        if endpoint.cutting or ((self._abandoned or len(self._cycles) >= self._most) and self._is_crowded()):
             self._engine.reset(head.stream, REFUSED_STREAM)
             return
         self.phase = SERVING
@@ -198,11 +204,8 @@ class MultiplexedConnection(Connection):
 
     def _is_crowded(self) -> bool:
         """Too many applications run for this client: more than the protocol's count of streams tells."""
-        if len(self._cycles) >= 2 * self._engine.limit:
-            return True
-        if self._abandoned:
-            self._abandoned = {task for task in self._abandoned if not task.done()}
-        return len(self._abandoned) >= ABANDONED_LIMIT
+        self._abandoned = {task for task in self._abandoned if not task.done()}
+        return len(self._cycles) >= self._most or len(self._abandoned) >= ABANDONED_LIMIT
 
     def _give_up(self, stream: int) -> None:
         """The peer has given up a request, or lost it by a fault of its own."""
@@ -314,8 +317,10 @@ class MultiplexedConnection(Connection):
         cycle = self._cycles.pop(stream, None)
         if cycle is not None and cycle.head.websocket:
             self._abandon(cycle)  # it ends for its client before it does for the application
-        self._asked.discard(stream)
-        self._schedule()
+        if self._asked:
+            self._asked.discard(stream)
+        if not self._scheduled:
+            self._schedule()
 
     # Writing
 

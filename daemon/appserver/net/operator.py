@@ -1,7 +1,6 @@
 """Connections of the control socket: who is at the other end is part of what is asked."""
 
 import socket
-import struct
 from asyncio import Transport
 from dataclasses import replace
 from typing import Final
@@ -9,8 +8,7 @@ from typing import Final
 from appserver.asgi.control import PEER, Credentials
 from appserver.asgi.scope import Scopes
 from appserver.net.serial import SerialConnection
-
-_UCRED: Final = struct.Struct("iII")
+from appserver.system.fds import read_peer
 
 STRANGERS: Final = 100
 """Connections, from which on only those are served who may order: others could take all descriptors of a master,
@@ -28,7 +26,7 @@ class OperatorConnection(SerialConnection):
         sock = transport.get_extra_info("socket")
         peer = None
         if sock.family == socket.AF_UNIX:
-            peer = Credentials(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+            peer = Credentials(*read_peer(sock))
         service = replace(self._endpoint.service, state={PEER: peer})
         self._scopes = Scopes(service, "http", transport.get_extra_info("sockname"), None)
         if len(self._endpoint.connections) > STRANGERS and not (peer is not None and peer.entitled):

@@ -1,6 +1,7 @@
 """A connection that serves one request after the other: HTTP/1.1."""
 
 import os
+import select
 from asyncio import Transport
 from collections.abc import Coroutine
 from math import inf
@@ -15,6 +16,7 @@ from appserver.net.connection import (
     HEAD,
     IDLE,
     OPENING,
+    PATIENCE,
     SERVING,
     SMALL_FILE,
     WEBSOCKET,
@@ -82,7 +84,7 @@ class SerialConnection(Connection):
         tunnel = self._tunnel
         if tunnel is not None:
             tunnel.feed(data, False)
-            if tunnel.full:
+            if tunnel.unread and tunnel.full:
                 self._pause_reading()
             return
         events = self._engine.receive(data)
@@ -108,7 +110,7 @@ class SerialConnection(Connection):
         self._out.resume()
         # With a cycle, what has not been handled are frames that came before their WebSocket was there.
         if (self._ended or not self._cycles) and self.phase is not CLOSING and not (self._corked or self._resting):
-            self._handle([])
+            self._turn.end(self)  # in its own time: an answer that ends the connection would end it twice (asyncio)
 
     # Events
 
@@ -198,7 +200,7 @@ class SerialConnection(Connection):
         endpoint = self._endpoint
         cycle: Cycle | None
         if head.end:
-            self.phase, self.deadline = SERVING, self._patience()
+            self.phase, self.deadline = SERVING, self._patience() if self._eof else inf
         else:
             self.phase = BODY
             # A client that waits for 100 Continue has nothing to send yet: its time begins in proceed().
@@ -271,9 +273,8 @@ class SerialConnection(Connection):
             self.deadline = self._body_deadline()
         self._flush()
 
-    def consumed(self, stream: int, count: int) -> None:
-        """See `asgi.peer.Peer`."""
-        self._engine.consumed(stream, count)
+    def consumed(self, stream: int, count: int) -> None:  # noqa: ARG002
+        """See `asgi.peer.Peer`; to the engine it is nothing, as HTTP/1.1 gives no credit."""
         if self._paused and not self._resting and not self._is_full():
             self._resume_reading()
 
@@ -368,8 +369,9 @@ class SerialConnection(Connection):
         """Hand over the response that was held until the turn's last phase, if there is one."""
         answer, self._answer = self._answer, None
         if answer is not None:
-            self._engine.respond(*answer, True)
-            self._collected += len(answer[3]) + _HEAD_SIZE
+            stream, status, headers, body = answer
+            self._engine.respond(stream, status, headers, body, True)
+            self._collected += len(body) + _HEAD_SIZE
 
     # Flow and end
 
@@ -388,6 +390,8 @@ class SerialConnection(Connection):
         if self._cycles:
             if self._is_full():
                 self._pause_reading()
+                if self.phase is SERVING and self.deadline == inf:
+                    self.deadline = monotonic() + PATIENCE  # to look whether the client is still there
             elif self._paused:
                 self._resume_reading()
             return
@@ -428,7 +432,8 @@ class SerialConnection(Connection):
     def _resume_reading(self) -> None:
         if self._paused and self._transport is not None:
             self._paused = False
-            self._transport.resume_reading()
+            # Not in the context of the request that has made room: asyncio keeps it for all that is read from now on.
+            self._endpoint.context.copy().run(self._transport.resume_reading)
             if self.phase is BODY and not self._resting:
                 self.deadline = self._body_deadline()  # the application was slow, not the peer
 
@@ -460,6 +465,8 @@ class SerialConnection(Connection):
         elif self.phase is WEBSOCKET:
             for cycle in list(self._cycles.values()):
                 self.deadline = cycle.tick(now) or inf
+        elif self.phase is SERVING and self._paused and not self._eof and not self._is_left():
+            self.deadline = now + PATIENCE
         elif self.phase is SERVING:
             self.deadline = inf
             for cycle in self._cycles.values():
@@ -468,6 +475,15 @@ class SerialConnection(Connection):
             if self.phase is OPENING and not self._endpoint.draining:
                 self._log("Closed a connection: the client sent nothing", "deadline")
             self._close_transport()
+
+    def _is_left(self) -> bool:
+        """Whether the client has ended its side, or is gone, behind bytes that nobody reads now (poll(2))."""
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        if sock is None:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def _time_out(self, reason: str) -> None:
         """Answer 408 where an answer can still be given (RFC 9110 section 15.5.9)."""

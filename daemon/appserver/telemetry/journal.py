@@ -105,6 +105,9 @@ _OURS: Final = frozenset(
     {"MESSAGE", "MESSAGE_ID", "PRIORITY", "EVENT", "SYSLOG_IDENTIFIER", "CODE_FILE", "CODE_LINE", "CODE_FUNC"}
 )
 
+STACKS: Final = "stacks"
+"""The field of stacks, one line for each frame; in MESSAGE they would bury what it says."""
+
 
 def render_fields(level: str, record: Mapping[str, Any]) -> list[bytes]:
     """Map a record to the arguments of sd_journal_sendv(3): one `FIELD=value` for each field, UTF-8.
@@ -132,7 +135,7 @@ def render_fields(level: str, record: Mapping[str, Any]) -> list[bytes]:
     if site is not None:
         fields += [f"{name.upper()}={show(value)}".encode() for name, value in zip(CODE_FIELDS, site, strict=True)]
     fields += [
-        name_field(key) + show(value).encode()
+        name_field(key) + (escape_lines(str(value)) if key == STACKS else show(value)).encode()
         for key, value in record.items()
         if value is not None and key not in WORDS
     ]
@@ -140,9 +143,9 @@ def render_fields(level: str, record: Mapping[str, Any]) -> list[bytes]:
 
 
 def render_datagram(level: str, record: Mapping[str, Any]) -> bytes:
-    """A record without a traceback in the native protocol: a line for each field.
+    """A record without a traceback or stacks in the native protocol: a line for each field.
 
-    Only a value with line feeds needs the protocol's other form, with a length; `escape` leaves none but in tracebacks.
+    Only a value with line feeds needs the protocol's other form, with a length; `escape` leaves none but in these.
     See https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
     """
     return b"\n".join(render_fields(level, record)) + b"\n"

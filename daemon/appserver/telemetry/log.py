@@ -331,6 +331,10 @@ def change_level(log: Log, level: str) -> None:
         root.setLevel(LEVELS[level])
 
 
+_NOISE: Final = frozenset({"SSL connection is closed", "socket.send() raised exception."})
+"""What the event loops say for each write behind the end of a connection, of which the access record tells once."""
+
+
 class _Handler(logging.Handler):
     """The root logger's only handler."""
 
@@ -340,6 +344,8 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a standard library record down the pipeline; `extra=` becomes fields."""
+        if record.name == "asyncio" and record.msg in _NOISE:
+            return
         fields: dict[str, Any] = {
             f"extra_{key}" if key in _RESERVED else key: value
             for key, value in vars(record).items()

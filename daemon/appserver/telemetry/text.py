@@ -46,6 +46,11 @@ def _escape_match(match: "re.Match[str]") -> str:
     return f"\\x{number:02x}" if number <= 0xFF else f"\\u{number:04x}"
 
 
+def show_count(number: int, noun: str) -> str:
+    """So many of something: `1 request`, `2 requests`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def show_time(seconds: float) -> str:
     """A time since the epoch in ISO 8601, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

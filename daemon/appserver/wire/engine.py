@@ -30,6 +30,7 @@ class Head(NamedTuple):
     target: bytes
     """Origin-form `path?query`, or `*`; absolute-form arrives here already taken apart (RFC 9112 section 3.2)."""
     headers: Headers
+    """Never changed: further requests of the client may have the same list, where they have the same fields."""
     version: str
     """`1.0`, `1.1` or `2`."""
     end: bool
@@ -39,6 +40,8 @@ class Head(NamedTuple):
     websocket: bool = False
     """The client asks for a WebSocket: RFC 6455 section 4, over HTTP/2 RFC 8441. Where it is given one, by `accept()`,
     what follows on the stream are bytes of that, in both directions."""
+    kept: bool = False
+    """The engine keeps `headers` for further requests: to hold it as well takes no memory."""
 
 
 class Body(NamedTuple):

@@ -2,7 +2,7 @@
 
 An engine is this class with a `read_head()` of its own, and that is all in which engines differ: when a head is
 whole, what a request means, where a body ends, whether the connection lives on, and every byte that is written is
-decided here, once.
+decided here, once. What a response's head says is `wire.http1_response`.
 
     IDLE ──head──▶ BODY ──last byte──▶ SERVED ──response ended──▶ IDLE
       │              └─response ended first──▶ DISCARD ──last byte──▶ IDLE
@@ -12,21 +12,28 @@ decided here, once.
 """
 
 from abc import ABC, abstractmethod
-from http import HTTPStatus
 from typing import ClassVar, Final
 
 from appserver.wire.chunked import ChunkedBody
 from appserver.wire.engine import Body, Closed, Event, Head, Headers, Limits, Refused, Switch
-from appserver.wire.http1_switch import PREFACE_HEAD, SWITCHING, asks_for_websocket, members, read_settings
+from appserver.wire.http1_response import (
+    CHUNKS,
+    CLOSE,
+    LENGTH,
+    NO_BODY,
+    UNKNOWN,
+    make_interim,
+    make_last_chunk,
+    write_head,
+)
+from appserver.wire.http1_switch import PREFACE_HEAD, SWITCHING, asks_for_websocket, read_settings
+from appserver.wire.memory import MISSES, PAUSE, HeadMemory
 from appserver.wire.semantics import CHUNKED, Preface, Refusal, Request, check_partial_head
 
 # What is still read and thrown away of a body that the application did not want, so that the connection can be kept.
 # More than that costs more than a new connection.
 DISCARD_LIMIT: Final = 64 * 1024
 
-_STATUS_LINES: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus
-}
 JOIN_LIMIT: Final = 32 * 1024
 """Bytes up to which a piece of body is copied, to be written in one piece with the head before it."""
 
@@ -41,12 +48,6 @@ DISCARD: Final = "discard"
 REFUSED: Final = "refused"
 SWITCHED: Final = "switched"
 TUNNEL: Final = "tunnel"
-
-# How the peer finds the end of a response (RFC 9112 section 6.3).
-NO_BODY: Final = "no body"
-LENGTH: Final = "length"
-CHUNKS: Final = "chunks"
-CLOSE: Final = "close"
 
 
 class Http1Engine(ABC):
@@ -67,6 +68,7 @@ class Http1Engine(ABC):
         "_last",
         "_left",
         "_limits",
+        "_memory",
         "_out",
         "_phase",
         "_received",
@@ -101,6 +103,7 @@ class Http1Engine(ABC):
         self._phase = IDLE
         self._stream = 0
         # The request
+        self._memory: HeadMemory | None = None
         self._chunked: ChunkedBody | None = None
         self._left = 0
         self._discarded = 0
@@ -173,7 +176,7 @@ class Http1Engine(ABC):
         self._eof = True
         if self._phase is BODY:
             return self._cut_short()
-        if self._phase is IDLE:
+        if self._phase is IDLE and self._received.find(b"\r\n\r\n") < 0:  # else a whole request waits for its turn
             return self._end_of_input()
         if self._phase is DISCARD:
             self.closing = True
@@ -234,7 +237,19 @@ class Http1Engine(ABC):
         return self.refuse(400, "the connection ended inside a body")
 
     def _begin(self, head: bytes) -> list[Event]:
-        method, target, headers, version, length, expects, last, upgrade = self.read_head(head)
+        memory, request = self._memory, None
+        if memory is None:
+            if self._stream:  # many clients ask but once
+                memory = self._memory = HeadMemory(self._limits)
+        elif memory.misses > MISSES and self._stream % PAUSE:
+            memory = None
+        else:
+            request = memory.recall(head)
+        if request is None:
+            request = self.read_head(head)
+            if memory is not None:
+                memory.keep(head, request)
+        method, target, headers, version, length, expects, last, upgrade = request
         self._skipped = False
         self._seen = 0
         self._stream += 1
@@ -252,7 +267,8 @@ class Http1Engine(ABC):
             self._left = length
         websocket = upgrade and self._websocket and method == "GET" and version == "1.1" and asks_for_websocket(headers)
         # Head(…) would go through a function in Python: 0.1 us more.
-        event = tuple.__new__(Head, (self._stream, method, target, headers, version, whole, expects, websocket))
+        kept = memory is not None and memory.headers is headers
+        event = tuple.__new__(Head, (self._stream, method, target, headers, version, whole, expects, websocket, kept))
         if websocket or not upgrade:
             return [event]
         if whole and self._upgrade and version == "1.1" and self._stream == 1 and not self._draining:
@@ -297,7 +313,7 @@ class Http1Engine(ABC):
         self._receive_body()
         self._discarded += before - len(self._received)
         if self._phase is SERVED:
-            self._next()
+            self._finish()
             return [] if self.closing else self._receive_head()
         if self._discarded > DISCARD_LIMIT or (self._eof and not self.more):
             self.closing = True
@@ -313,13 +329,13 @@ class Http1Engine(ABC):
             if not self._expects:
                 return
             self._expects = False
-        self._out.append(_write_head(status, headers))
+        self._out.append(make_interim(status, headers))
 
     def accept(self, stream: int, headers: Headers) -> None:
         """See `wire.engine.Engine`: from here on bytes pass as they are, and the connection ends with them."""
         if stream != self._stream or self._phase is not SERVED:
             return
-        self._out.append(_write_head(101, headers))
+        self._out.append(make_interim(101, headers))
         self._phase, self._framing = TUNNEL, CLOSE
         self._responding = self._last = True
 
@@ -327,49 +343,20 @@ class Http1Engine(ABC):
         """See `wire.engine.Engine`."""
         if stream != self._stream or self.closing:
             return  # nothing more is answered; a refusal that came with a request whose response is out already
-        lengths = False
-        options = b""
-        for name, value in headers:
-            if name == b"content-length":
-                lengths = True
-            elif name == b"connection":
-                options += b"," + value
-                self._last = self._last or b"close" in members(value.lower())
-        fields = headers
-        if self._is_head or status in (204, 304):
-            self._framing = NO_BODY
-            if status == 204 and lengths:  # RFC 9110 section 8.6
-                fields = [field for field in fields if field[0] != b"content-length"]
-        elif lengths:
-            self._framing = LENGTH
-        elif end:
-            self._framing = LENGTH
-            fields = [*fields, (b"content-length", b"%d" % len(body))]
-        elif self._is_old:
-            self._framing = CLOSE
-        else:
-            self._framing = CHUNKS
-            fields = [*fields, (b"transfer-encoding", b"chunked")]
-        # The last answer says so; what is pipelined behind this one was sent in good faith and is still answered. A
-        # client that waits for 100 may send its body or not: only closing makes the next bytes unambiguous.
-        if (self._draining or self._eof) and not self._received:
-            self._last = True
-        if (
+        last = (
             self._last
+            # A client that waits for 100 may send its body or not: only closing makes the next bytes unambiguous.
             or self._expects
             or self._is_old
+            # The last answer says so; what is pipelined behind this one was sent in good faith and is still answered.
+            or ((self._draining or self._eof) and not self._received)
             # Behind a body that is refused, or that nobody reads to its end, no further request is found.
             or (self._phase is not SERVED and (self._phase is REFUSED or (end and self._left > DISCARD_LIMIT)))
-        ):
-            self._last = True
-            if options:
-                fields = [field for field in fields if field[0] != b"connection"]
-            fields = [*fields, (b"connection", _add_close(options) if options else b"close")]
+        )
+        size = len(body) if end else UNKNOWN
         out = self._out
-        out.append(_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status)
-        out += [b"%b: %b\r\n" % field for field in fields]
-        out.append(b"\r\n")
-        if end and self._framing is LENGTH and len(body) <= JOIN_LIMIT:
+        self._framing, self._last = write_head(out, status, headers, size, self._is_head, self._is_old, last)
+        if end and self._framing is LENGTH and size <= JOIN_LIMIT:
             out.append(body)  # what most answers are; the same as below, without the calls
             self._finish()
         else:
@@ -408,10 +395,11 @@ class Http1Engine(ABC):
         if stream != self._stream or not self._responding:
             return
         if self._framing is CHUNKS:
-            self._out.append(b"0\r\n" + _write_fields(headers))
+            self._out.append(make_last_chunk(headers))
         self._finish()
 
     def _finish(self) -> None:
+        """The response has ended; or the body behind it has, which was thrown away."""
         self._responding = False
         if self._last:
             self.closing = True
@@ -419,13 +407,10 @@ class Http1Engine(ABC):
             self._phase = DISCARD
             self._discarded = 0
         else:
-            self._next()
-
-    def _next(self) -> None:
-        self._phase = IDLE
-        self._chunked = None
-        if self._eof and not self._received:
-            self.closing = True
+            self._phase = IDLE
+            self._chunked = None
+            if self._eof and not self._received:
+                self.closing = True
 
     def reset(self, stream: int, code: int) -> None:  # noqa: ARG002 - HTTP/1.1 has no error codes
         """See `wire.engine.Engine`: the missing end of the body shows the cut."""
@@ -485,39 +470,3 @@ class Http1Engine(ABC):
     def abrupt(self) -> bool:
         """See `wire.engine.Engine`."""
         return self._cut and self._framing is CLOSE
-
-
-class ReferringEngine(Http1Engine):
-    """An engine that reads plain heads itself, and leaves all others, and all refusals, to the reference engine."""
-
-    __slots__ = ("_plain_length",)
-
-    def __init__(self, limits: Limits, *, http2: bool = False, upgrade: bool = False, websocket: bool = False) -> None:
-        super().__init__(limits, http2=http2, upgrade=upgrade, websocket=websocket)
-        # A head that is no longer than any of its parts may be breaks none of these limits.
-        self._plain_length = min(limits.request_line, limits.field, limits.head)
-
-    def _refer(self, head: bytes) -> Request:
-        # Not at the top: it takes 6 ms of the start, and few processes ever need it. `select.warm` sees to it later.
-        from appserver.wire.http1_h11 import read_head  # noqa: PLC0415
-
-        return read_head(head, self._limits)
-
-
-def _add_close(options: bytes) -> bytes:
-    """A Connection field's value with `close` in it, once.
-
-    What else it lists stays: fields that no proxy may forward (RFC 9110 section 7.6.1), `upgrade` (section 7.8). But
-    `keep-alive` says the opposite.
-    """
-    others = [option for option in members(options) if option and option.lower() not in (b"close", b"keep-alive")]
-    return b", ".join([*others, b"close"])
-
-
-def _write_head(status: int, headers: Headers) -> bytes:
-    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return line + _write_fields(headers)
-
-
-def _write_fields(headers: Headers) -> bytes:
-    return b"".join([b"%b: %b\r\n" % field for field in headers]) + b"\r\n"

@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 
 from gunicorn_h1c import parse_request_fast
 
-from appserver.wire.http1 import ReferringEngine
+from appserver.wire.http1_referral import ReferringEngine
 from appserver.wire.semantics import Refusal, Request, check_request
 
 _UNLIMITED: Final = 1 << 30  # our own limits are enforced here; of more than 256 fields it refuses the head anyway

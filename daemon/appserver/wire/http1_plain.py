@@ -8,7 +8,7 @@ does not match is the reference engine's to judge. So nothing is laxer here, and
 import re
 from typing import ClassVar, Final
 
-from appserver.wire.http1 import ReferringEngine
+from appserver.wire.http1_referral import ReferringEngine
 from appserver.wire.semantics import Refusal, Request, check_request
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110 section 5.6.2

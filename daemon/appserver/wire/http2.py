@@ -214,7 +214,7 @@ class Http2Engine(Requests):
     def inform(self, stream: int, status: int, headers: Headers) -> None:
         """See `wire.engine.Engine`."""
         found = self._streams.get(stream)
-        if found is None or found.responded:
+        if found is None or found.responded or not stream % 2:  # of a promised answer h2 announces nothing
             return
         if status == 100:
             if not found.expects:
@@ -303,10 +303,16 @@ class Http2Engine(Requests):
         host = next((value for name, value in headers if name == b"host"), b"")
         line = [(b":method", b"GET"), (b":scheme", self._heads.scheme), (b":authority", host), (b":path", path)]
         # Without this both libraries would break RFC 9113 section 5.1.2.
-        if sum(not number % 2 for number in self._streams) >= self.streams_limit:
+        if sum(not number % 2 for number in self._streams) >= self.streams_limit or len(self.own) >= TAKE_SIZE:
             return None
         promised = self.write_promise(stream, line + fields)
         if promised is None:
+            return None
+        # At once: with ngh2 a promise that is not written goes with its request, when the peer gives that up.
+        try:
+            self.write_out()
+        except Violation as violation:
+            self._late += self.fail(violation.code, violation.reason)
             return None
         self.promised = promised
         self._streams[promised] = Stream(False, False, False)

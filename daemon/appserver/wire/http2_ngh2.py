@@ -158,9 +158,11 @@ class Ngh2Engine(Http2Engine):
             if isinstance(event, RequestReceived):
                 self.request(event.stream_id, event.headers, event.end_stream, events)
             elif isinstance(event, StreamClosed):
-                known = event.stream_id in self._given_up
-                self._given_up.discard(event.stream_id)
-                self.gone(event.stream_id, 0 if known else event.error_code)
+                code = event.error_code
+                if self._given_up and event.stream_id in self._given_up:
+                    self._given_up.discard(event.stream_id)
+                    code = 0
+                self.gone(event.stream_id, code)
             elif isinstance(event, DataReceived):
                 self.data(event.stream_id, event.data, event.end_stream, events)
             elif isinstance(event, TrailersReceived):

@@ -107,7 +107,8 @@ class Requests(FrameGate):
             stream.tunnel = True
             end = True  # what follows is no body
         # Head(…) would go through a function in Python: 0.1 us more.
-        events.append(tuple.__new__(Head, (number, method, target, headers, version, end, expects, tunnel)))
+        kept = headers is self._heads.headers
+        events.append(tuple.__new__(Head, (number, method, target, headers, version, end, expects, tunnel, kept)))
 
     def _turn_away(self, number: int, status: int, reason: str, events: list[Event]) -> None:
         """Have a request answered with an error: it was begun in vain, as one that is reset."""

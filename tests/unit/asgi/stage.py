@@ -284,7 +284,7 @@ class SocketStage:
 
     async def told(self) -> Message:
         """The next that the application is told, which is there already."""
-        return await asyncio.wait_for(self.cycle.receive(), 1)
+        return await asyncio.wait_for(self.cycle.receive(), 20)
 
     def judge(self, outcome: str, status: int) -> None:
         """See to it that it is over, with one record, and that nothing is left of it."""
@@ -299,7 +299,7 @@ class SocketStage:
 
 def play(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a scene to its end; one that hangs fails."""
-    return asyncio.run(asyncio.wait_for(coroutine, 10))
+    return asyncio.run(asyncio.wait_for(coroutine, 60))
 
 
 def perform(application: Application, **options: Any) -> Stage:

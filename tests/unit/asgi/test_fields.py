@@ -132,6 +132,66 @@ def test_made_up_names_do_not_fill_the_memory() -> None:
     assert check_fields([(b"Content-Length", b"3"), (b"X-New-Name", b"")], defaults).length == 3
 
 
+def test_made_up_values_do_not_fill_the_memory() -> None:
+    defaults = Defaults()
+    for number in range(fields._KNOWN_LIMIT + 50):
+        check_fields([(b"etag", b"%d" % number), (b"x-long", b"l" * number)], defaults)
+    assert len(defaults.values) <= fields._KNOWN_LIMIT + fields._VALUES_SIZE
+    assert sum(map(len, defaults.values)) <= fields._KNOWN_LIMIT * fields._VALUES_SIZE
+    with pytest.raises(MisuseError):
+        check_fields([(b"etag", b"0"), (b"x-b", b"1\n")], defaults)
+
+
+_VALUE = st.sampled_from([b"", b"a", b" a", b"a ", b"a\tb", b"a  b", b"\t", b"a\r", b"\na", b"4", b"l" * 300])
+_RESPONSE = st.lists(st.tuples(st.sampled_from([b"x-a", b"X-B", b"content-length", b"server"]), _VALUE), max_size=4)
+
+
+@given(st.lists(_RESPONSE, max_size=6))
+def test_what_is_known_of_a_value_changes_nothing(responses: list[list[tuple[bytes, bytes]]]) -> None:
+    def check(given: list[tuple[bytes, bytes]], defaults: Defaults) -> object:
+        try:
+            return check_fields(given, defaults)
+        except MisuseError as error:
+            return str(error)
+
+    knowing = Defaults(OURS)
+    for response in [*responses, *responses]:
+        assert check(response, knowing) == check(response, Defaults(OURS))
+
+
+def test_no_value_stays_where_nothing_is_made_anew() -> None:
+    for check in (check_trailers, check_promise):
+        assert check([(b"x-secret", b"value")]) == [(b"x-secret", b"value")]
+    assert check_links([b"<value>"]) == [(b"link", b"<value>")]
+    assert fields._TRAILERS.values | fields._PROMISED.values | fields._BARE.values == set()
+
+
+def test_a_value_that_claims_to_be_another_is_looked_at() -> None:
+    class Chameleon(bytes):
+        def __bytes__(self) -> bytes:
+            return self
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return hash(b"known")
+
+    defaults = Defaults()
+    for _ in range(2):
+        check_fields([(b"x-a", b"known")], defaults)
+        with pytest.raises(MisuseError):
+            check_fields([(b"x-a", Chameleon(b"y\r\nset-cookie: 1"))], defaults)
+
+
+@pytest.mark.parametrize("value", [bytearray(b"known"), memoryview(b"known")])
+def test_a_known_value_is_still_made_bytes(value: Any) -> None:
+    defaults = Defaults()
+    for sent in (b"known", value):
+        ((_, taken),) = check_fields([(b"x-a", sent)], defaults).headers
+        assert type(taken) is bytes
+
+
 @pytest.mark.parametrize("check", [check_trailers, check_promise])
 def test_trailers_and_promises_are_checked_as_headers_are(check: Callable[[Any], Headers]) -> None:
     assert check(iter([(b"X-A", b"1"), [b"ETag", bytearray(b"2")]])) == [(b"x-a", b"1"), (b"etag", b"2")]

@@ -652,7 +652,7 @@ def test_what_send_returns_can_be_a_task() -> None:
     async def scene() -> None:
         stage = Stage()
         await asyncio.create_task(stage.cycle.send(START))  # type: ignore[arg-type]
-        await asyncio.gather(stage.cycle.send(MORE), asyncio.wait_for(stage.cycle.send(MORE), 1))
+        await asyncio.gather(stage.cycle.send(MORE), asyncio.wait_for(stage.cycle.send(MORE), 20))
         async with asyncio.TaskGroup() as group:
             group.create_task(stage.cycle.send(LAST))  # type: ignore[arg-type]
         assert stage.peer.content == b"moremorelast"

@@ -1,5 +1,6 @@
 """appserver.asgi.loader: applications are imported from real folders, each test's own."""
 
+import os
 import sys
 import textwrap
 import traceback
@@ -113,6 +114,11 @@ def test_what_is_no_name_is_said_to_be_none(app: str, folder: Path) -> None:
     assert "expected module:attribute" in str(refuse(app, folder))
 
 
+def test_what_hypercorn_writes_before_an_application_is_left_out_in_the_hint(folder: Path) -> None:
+    write(folder, "one.py")
+    assert str(refuse("asgi:one:app", folder)).endswith("or a file's path; did you mean one:app?")
+
+
 def test_an_unknown_module_is_named_with_the_folder_and_the_nearest(folder: Path) -> None:
     write(folder, "mainly.py")
     error = refuse("mianly:app", folder)
@@ -129,7 +135,8 @@ def test_an_unknown_module_of_a_package(folder: Path) -> None:
 
 def test_a_module_is_no_package(folder: Path) -> None:
     write(folder, "one.py")
-    assert "one is a module, not a package" in str(refuse("one.two:app", folder))
+    assert str(refuse("one.two:app", folder)).endswith("one is a module, not a package: it has no one.two")
+    assert str(refuse("one.app", folder)).endswith("it has no one.app; did you mean one:app?")
 
 
 def test_an_unknown_attribute_is_named_with_the_nearest(folder: Path) -> None:
@@ -158,6 +165,39 @@ def test_a_file_whose_module_name_is_taken(folder: Path) -> None:
 
 def test_a_missing_folder(folder: Path) -> None:
     assert str(refuse("one:app", folder / "none")) == f"one:app: --app-dir {folder / 'none'} is not a folder"
+
+
+@pytest.fixture
+def nobody(folder: Path) -> Iterator[None]:
+    """The test runs as nobody, who may go through the folder."""
+    if os.geteuid():
+        pytest.skip("only root can become somebody else")
+    for above in (folder, *folder.parents[:-2]):
+        above.chmod(0o711)
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_looked_at(folder: Path, nobody: None) -> None:
+    os.seteuid(0)
+    write(folder, "closed/app/one.py")
+    (folder / "closed").chmod(0o700)
+    os.seteuid(65534)
+    said = "the server's user may not look there (a folder on the way without x; ProtectHome=)"
+    inner = folder / "closed" / "app"
+    assert str(refuse("one:app", inner)) == f"one:app: --app-dir {inner}: {said}"
+    assert str(refuse(f"{inner}/one.py", folder)) == f"{inner}/one.py: {inner}/one.py: {said}"
+
+
+def test_a_folder_that_may_not_be_listed(folder: Path, nobody: None) -> None:
+    message = f"two:app: no module two in {folder} or on Python's path: the server's user may not list {folder}"
+    assert str(refuse("two:app", folder)) == message
+
+
+def test_a_path_that_is_too_long(folder: Path) -> None:
+    long = folder / ("x" * 300)
+    assert str(refuse("one:app", long)) == f"one:app: --app-dir {long}: File name too long"
 
 
 # --- what is no ASGI 3 application ------------------------------------------------------------------------------------

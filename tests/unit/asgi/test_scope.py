@@ -1,3 +1,4 @@
+import gc
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +23,7 @@ OFFERED = [
     "http.response.early_hint",
 ]
 GET = Head(1, "GET", b"/", [], "1.1", True, False)
+HOSTED = GET._replace(headers=[(b"host", b"a")], kept=True)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,6 +127,29 @@ def test_a_peer_that_has_gone_before_its_name_was_asked_is_no_client_and_not_tru
 
 def test_an_ipv6_client_is_a_pair() -> None:
     assert make(peer=("2001:db8::1", 9, 0, 0))["client"] == ("2001:db8::1", 9)
+
+
+def test_what_an_application_does_to_its_headers_no_other_request_sees() -> None:
+    made, _ = scopes(trust=["unix"])
+    for _ in range(3):
+        headers = made.make(HOSTED)["headers"]
+        assert headers == [(b"host", b"a")]
+        headers.append((b"x-forwarded-for", b"203.0.113.7"))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_no_headers_are_held_that_the_engine_does_not_keep(kept: bool) -> None:
+    made, _ = scopes(trust=["unix"])
+    headers = [(b"x", b"y" * 60_000)]
+    made.make(HOSTED._replace(headers=headers, kept=kept))
+    assert any(one is made for one in gc.get_referrers(headers)) is kept
+
+
+def test_forwarded_fields_are_found_in_every_request() -> None:
+    made, _ = scopes(trust=["192.0.2.1"])
+    forwarded = HOSTED._replace(headers=[*HOSTED.headers, (b"x-forwarded-for", b"203.0.113.7")])
+    for head in (HOSTED, HOSTED, forwarded, forwarded, HOSTED, forwarded):
+        assert made.make(head)["client"] == (("203.0.113.7", 0) if head is forwarded else PEER[:2])
 
 
 def test_the_lifespans_state_is_copied_for_each_request() -> None:

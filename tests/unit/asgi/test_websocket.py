@@ -1342,7 +1342,7 @@ class Puppet:
             await waiting
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(steps=steps, deflate=st.booleans(), http=st.sampled_from(["1.1", "2"]))
 def test_after_anything_in_any_order_there_is_one_record_and_nothing_is_left(
     steps: list[Any], deflate: bool, http: str

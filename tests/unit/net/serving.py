@@ -27,8 +27,12 @@ T = TypeVar("T")
 
 GET: Final = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 EAGER: Final = sys.version_info >= (3, 12)
-TIMEOUTS: Final = Timeouts(header=10, body=30, write=40, keep_alive=5, linger=2, min_rate=500)
+TIMEOUTS: Final = Timeouts(header=100, body=300, write=400, keep_alive=50, linger=20, min_rate=50)
+"""Nobody waits for them (`Serving.later`): so long that what a busy machine takes is nothing beside them."""
+
 NO_LINGER: Final = replace(TIMEOUTS, linger=0)
+SCENE_SECONDS: Final = 60
+"""A scene that takes longer hangs: the longest takes one second where nobody else wants the processor."""
 
 
 def get(path: str, *fields: str) -> bytes:
@@ -313,7 +317,7 @@ def play(make_loop: Callable[[], asyncio.AbstractEventLoop], scene: Callable[[],
     async def watched() -> T:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
         try:
-            return await asyncio.wait_for(scene(), 10)
+            return await asyncio.wait_for(scene(), SCENE_SECONDS)
         finally:
             # Also after a scene that failed: what is not written yet would hang uvloop's close() without end.
             while _PLAYING:

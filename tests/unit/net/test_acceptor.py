@@ -200,7 +200,7 @@ async def main():
 
 make_loop = uvloop.new_event_loop if sys.argv[1] == "uvloop" else asyncio.new_event_loop
 with asyncio.Runner(loop_factory=make_loop) as runner:
-    runner.run(asyncio.wait_for(main(), 20))
+    runner.run(asyncio.wait_for(main(), 60))
 """
 
 
@@ -211,7 +211,7 @@ def test_without_descriptors_accepting_pauses_says_so_once_and_loses_nothing(loo
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert child.returncode == 0, child.stderr
@@ -229,7 +229,7 @@ def test_settling_with_nothing_under_way_is_over_at_once(run: Play) -> None:
     async def scene() -> None:
         serving, listener = Serving(echo), tcp()
         acceptor = accept(serving, listener)
-        await asyncio.wait_for(acceptor.settled(), 1)
+        await asyncio.wait_for(acceptor.settled(), 20)
         listener.close()
 
     run(scene)

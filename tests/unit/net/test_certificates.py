@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from appserver.encryption import Password
 from appserver.errors import CertificateError, CredentialError, UsageError
-from appserver.kinds import Password
 from appserver.net.certificates import Files, find_files, read_identity, read_password
 from appserver.settings import Settings
 from tests.certificates import Issuer

@@ -100,7 +100,7 @@ def test_a_body_that_stops_is_answered_408_and_no_other_is(run: Play, http2: str
         await sweep(serving, 0)
         client.peer.send(goes_on, bytes(int(UPLOAD_SHARE)))
         await client.flush()
-        await sweep(serving, TIMEOUTS.body - 1)
+        await sweep(serving, TIMEOUTS.body - 10)
         assert len(serving.multiplexed._cycles) == 2
         await sweep(serving, TIMEOUTS.body + 1)
         answer = await client.answer(stopped)
@@ -253,7 +253,7 @@ def test_a_body_that_stops_behind_a_begun_answer_ends_that_answer_and_no_other(r
         await sweep(serving, 0)
         client.peer.send(other, bytes(int(UPLOAD_SHARE)), end=True)
         assert (await client.answer(other)).status == 200
-        await sweep(serving, TIMEOUTS.body - 1)
+        await sweep(serving, TIMEOUTS.body - 10)
         assert serving.records.of("deadline") == []
         await sweep(serving, TIMEOUTS.body + 1)
         await client.until(lambda: client.peer.answers[stopped].reset is not None)
@@ -328,7 +328,7 @@ def test_an_answer_that_nobody_takes_is_cut_and_no_other_is(run: Play, http2: st
         await sweep(serving, 0)
         client.peer.grant(goes_on, int(DOWNLOAD_SHARE))
         await client.until(lambda: len(client.peer.answers[goes_on].body) == WINDOW + DOWNLOAD_SHARE)
-        await sweep(serving, TIMEOUTS.write - 1)
+        await sweep(serving, TIMEOUTS.write - 10)
         assert client.peer.answers[stopped].reset is None
         await sweep(serving, TIMEOUTS.write + 1)
         await client.until(lambda: client.peer.answers[stopped].reset is not None)
@@ -420,7 +420,7 @@ def test_a_client_that_takes_nothing_more_of_all_its_answers_is_cut(run: Play, h
         client.peer.slow.update(streams)
         await client.until(lambda: sum(len(client.peer.answers[stream].body) for stream in streams) == WINDOW)
         await sweep(serving, 0)
-        await sweep(serving, TIMEOUTS.write - 1)
+        await sweep(serving, TIMEOUTS.write - 10)
         assert client.peer.goaways == []
         await sweep(serving, TIMEOUTS.write + 1)
         await client.rest()
@@ -438,7 +438,7 @@ def test_a_client_that_reads_nothing_at_all_is_cut(run: Play, http2: str) -> Non
         client.peer.ask("/whole")
         await client.flush()
         await serving.until(lambda: serving.multiplexed._out.paused)
-        await sweep(serving, TIMEOUTS.write - 1)
+        await sweep(serving, TIMEOUTS.write - 10)
         assert serving.endpoint.connections
         await sweep(serving, TIMEOUTS.write + 1)
         await serving.over()
@@ -456,7 +456,7 @@ def test_a_client_that_says_nothing_has_the_time_of_a_head(run: Play, http2: str
         serving = Serving(echo, http2=http2)
         client = await serving.connect_http2()
         assert serving.multiplexed.phase == OPENING
-        await sweep(serving, TIMEOUTS.header - 1)
+        await sweep(serving, TIMEOUTS.header - 10)
         assert client.peer.goaways == []
         await sweep(serving, TIMEOUTS.header + 1)
         await client.rest()
@@ -503,7 +503,7 @@ def test_an_idle_connection_takes_its_leave_in_two_steps(run: Play, http2: str) 
         serving = Serving(echo, http2=http2)
         client = await serving.connect_http2()
         await client.get("/first")
-        await sweep(serving, TIMEOUTS.keep_alive - 1)
+        await sweep(serving, TIMEOUTS.keep_alive - 10)
         assert client.peer.goaways == []
         late = client.peer.ask("/late")  # under way when the time is over
         await sweep(serving, TIMEOUTS.keep_alive + 1)
@@ -567,7 +567,7 @@ def test_a_head_that_does_not_end_has_the_time_of_a_head(run: Play, http2: str, 
         await client.client.send(frames.headers(3, b"\x82", whole=False))
         await serving.until(lambda: serving.multiplexed.phase == SERVING)
         await sweep(serving, 0)
-        await sweep(serving, TIMEOUTS.header - 1)
+        await sweep(serving, TIMEOUTS.header - 10)
         assert client.peer.goaways == []
         await sweep(serving, TIMEOUTS.header + 1)
         await client.rest()
@@ -584,7 +584,7 @@ def test_half_of_a_preface_has_the_time_of_a_head(run: Play, http2: str) -> None
         client = await serving.connect()
         await client.send(PREFACE[:20])
         await client.read()
-        await sweep(serving, TIMEOUTS.header - 1)
+        await sweep(serving, TIMEOUTS.header - 10)
         assert len(serving.endpoint.connections) == 1
         await sweep(serving, TIMEOUTS.header + 1)
         await sweep(serving, TIMEOUTS.header + PATIENCE + 2)

@@ -138,6 +138,20 @@ def test_plain_http_is_told_that_the_port_speaks_tls(run: Play, context: ssl.SSL
     run(scene)
 
 
+def test_plain_http_that_does_not_wait_for_its_answer_is_told_once(run: Play, context: ssl.SSLContext) -> None:
+    async def scene() -> None:
+        secured = Secured(context)
+        client = secured.raw()
+        await client.send(GET)
+        client.close()
+        await secured.serving.until(lambda: secured.handshakes.failed > 0 and not secured.acceptor.pending)
+        assert secured.handshakes.failed == 1
+        assert secured.messages() == ["Refused a connection without TLS on a port that speaks TLS"]
+        await secured.end()
+
+    run(scene)
+
+
 def test_a_client_that_does_not_take_the_plain_answer_is_left(
     run: Play, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,14 +170,14 @@ def test_a_client_that_does_not_take_the_plain_answer_is_left(
 @pytest.mark.parametrize("sent", [b"", HELLO[:1], HELLO])
 def test_a_handshake_that_stalls_is_ended_by_its_deadline(sent: bytes, run: Play, context: ssl.SSLContext) -> None:
     async def scene() -> None:
-        secured = Secured(context)
+        secured = Secured(context, timeout=100.0)
         client = secured.raw()
         await client.send(sent)
         await secured.serving.until(lambda: secured.acceptor.pending == 1)
-        secured.acceptor.sweep(monotonic() + 4)
+        secured.acceptor.sweep(monotonic() + 90)
         await secured.serving.quiet()
         assert secured.acceptor.pending == 1
-        secured.acceptor.sweep(monotonic() + 6)
+        secured.acceptor.sweep(monotonic() + 101)
         assert await client.rest() == b""
         [record] = secured.serving.records.of("handshake_failed")
         assert record["message"] == "A TLS handshake failed: it took too long"
@@ -277,19 +291,19 @@ def test_while_stopping_handshakes_have_less_time_and_hold_up_nobody(
     run: Play, issuer: Issuer, context: ssl.SSLContext
 ) -> None:
     async def scene() -> None:
-        secured = Secured(context)
+        secured = Secured(context, timeout=1000.0)
         gone: list[bool] = []
         secured.acceptor.on_gone = lambda: gone.append(True)
         stalled = secured.raw()
         await stalled.send(HELLO)
         await secured.serving.until(lambda: secured.acceptor.pending == 1)
         secured.acceptor.stop()
-        secured.acceptor.hurry(1.0)
-        await asyncio.wait_for(secured.acceptor.settled(), 1)
-        secured.acceptor.sweep(monotonic() + 0.9)
+        secured.acceptor.hurry(100.0)
+        await asyncio.wait_for(secured.acceptor.settled(), 20)
+        secured.acceptor.sweep(monotonic() + 90)
         await secured.serving.quiet()
         assert (secured.acceptor.pending, gone) == (1, [])
-        secured.acceptor.sweep(monotonic() + 1.1)
+        secured.acceptor.sweep(monotonic() + 101)
         assert await stalled.rest() == b""
         await secured.serving.until(lambda: gone == [True])
         await secured.end()

@@ -4,6 +4,8 @@ import os
 import pwd
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,15 @@ from appserver.net.listeners import Listener, address_text, open_listeners
 from appserver.settings import Settings
 from appserver.system.fds import InheritedSocket
 from tests.unit.records import Records
+
+LISTENING = """
+import socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+    listener.bind(sys.argv[1])
+    listener.listen()
+    print(flush=True)
+    sys.stdin.read()
+"""
 
 Listen: TypeAlias = Callable[..., list[Listener]]
 
@@ -73,7 +84,7 @@ def handed() -> Iterator[Callable[..., InheritedSocket]]:
 def can_connect(listener: Listener) -> bool:
     """Whether somebody is there when a client calls."""
     with socket.socket(listener.sock.family, socket.SOCK_STREAM) as client:
-        client.settimeout(2)
+        client.settimeout(20)
         try:
             client.connect(listener.sock.getsockname())
         except OSError:
@@ -232,11 +243,38 @@ def test_a_folder_that_may_be_written_and_not_be_read_is_good_enough(
     assert can_connect(listener)
 
 
+@pytest.mark.parametrize("again", [{"uds": "{}/app.sock"}, {"control": "unix:{}/app.sock"}, {}])
+def test_a_socket_that_is_named_twice_is_said_to_be(listen: Listen, folder: Path, again: dict[str, str]) -> None:
+    named = {name: value.format(folder) for name, value in again.items()}
+    binds = [f"unix:{folder}/app.sock"] * (1 if named else 2)
+    with pytest.raises(ListenError, match=f"unix:{folder}/app.sock: it is named twice"):
+        listen(*binds, **named)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_socket_that_is_named_twice_by_two_names_is_said_to_be(listen: Listen, folder: Path) -> None:
+    (folder / "other").symlink_to(folder)
+    with pytest.raises(ListenError, match=f"unix:{folder}/other/app.sock: it is named twice, by another name"):
+        listen(f"unix:{folder}/app.sock", f"unix:{folder}/other/app.sock")
+
+
+def test_a_port_that_is_named_twice_is_said_to_be(listen: Listen) -> None:
+    with pytest.raises(ListenError, match="127.0.0.1:8000: it is named twice"):
+        listen("127.0.0.1:8000", "127.0.0.1:8000?http2=off")
+    assert len(listen("127.0.0.1:0", "127.0.0.1:0")) == 2
+
+
 def test_a_live_socket_is_refused_and_goes_on(listen: Listen, folder: Path) -> None:
-    [first] = listen(f"unix:{folder}/app.sock")
-    with pytest.raises(ListenError, match="another process is listening there"):
-        listen(f"unix:{folder}/app.sock")
-    assert can_connect(first)
+    path = folder / "app.sock"
+    command = [sys.executable, "-c", LISTENING, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(ListenError, match=rf"another process \(PID {other.pid}\) is listening there; stop it"):
+            listen(f"unix:{path}")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(str(path))
+        other.communicate()
 
 
 def test_a_live_socket_with_a_full_backlog_is_refused_too(listen: Listen, folder: Path) -> None:

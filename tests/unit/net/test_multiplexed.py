@@ -792,10 +792,13 @@ def test_a_connection_that_breaks_while_nobody_reads_ends_as_well(run: Play, htt
     run(scene)
 
 
+@pytest.mark.parametrize(("where", "frames_before"), [("_write", 0), ("_begin", 2 * FRAMES_A_TURN)])
 def test_a_fault_of_ours_ends_the_connection_and_is_told(
-    run: Play, http2: str, monkeypatch: pytest.MonkeyPatch
+    run: Play, http2: str, monkeypatch: pytest.MonkeyPatch, where: str, frames_before: int
 ) -> None:
-    def fail(self: MultiplexedConnection) -> None:
+    """Also in what waits for its turn behind very many frames."""
+
+    def fail(*_: Any) -> None:
         raise RuntimeError("a fault of ours")
 
     async def scene() -> None:
@@ -803,9 +806,9 @@ def test_a_fault_of_ours_ends_the_connection_and_is_told(
         client = await serving.connect_http2()
         told: list[dict[str, Any]] = []
         serving.loop.set_exception_handler(lambda _, context: told.append(context))
-        monkeypatch.setattr(MultiplexedConnection, "_write", fail)
+        monkeypatch.setattr(MultiplexedConnection, where, fail)
         client.peer.ask()
-        await client.flush()
+        await client.client.send(frames_before * frames.frame(0x55) + client.peer.take())
         await serving.over()
         assert [str(context["exception"]) for context in told] == ["a fault of ours"]
 

@@ -307,7 +307,7 @@ def test_an_application_that_keeps_all_threads_of_the_loop_does_not_hold_up_a_re
             kept = loop.run_in_executor(None, over.wait)
             issuer.issue(pair.certificate, "a.example")
             try:
-                await asyncio.wait_for(watched.look(), 5)
+                await asyncio.wait_for(watched.look(), 30)
             finally:
                 over.set()
             await kept

@@ -410,7 +410,7 @@ def converse(pieces: list[bytes], application: Any) -> bytes:
     return play(asyncio.new_event_loop, scene)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     requests=st.lists(REQUESTS, min_size=1, max_size=12),
     places=st.lists(st.integers(0, 1000), max_size=6),

@@ -548,6 +548,79 @@ def test_a_client_that_half_closes_after_several_requests_gets_all_answers(run: 
     run(scene)
 
 
+@pytest.mark.parametrize("size", [8_000, 12_000, 300_000])
+def test_a_client_that_half_closes_and_reads_late_gets_all_answers(run: Play, size: int) -> None:
+    async def scene() -> None:
+        go = asyncio.Event()
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] == "/first":
+                await go.wait()
+            await send(START)
+            await send({"type": "http.response.body", "body": bytes(size)})
+
+        serving = Serving(application)
+        client = await serving.connect()
+        await client.send(get("/first") + get("/behind") * 60)
+        client.half_close()
+        await serving.until(lambda: serving.connection._eof)
+        go.set()
+        await serving.until(lambda: serving.connection._out.paused)
+        await serving.quiet()
+        assert [response.status for response in await client.all_responses()] == [200] * 61
+        await serving.over()
+        assert serving.records.tracebacks() == []
+
+    run(scene)
+
+
+def test_a_client_that_has_gone_is_noticed_behind_all_that_it_has_pipelined(run: Play) -> None:
+    async def scene() -> None:
+        serving = Serving(waits)
+        clients = [await serving.connect(tcp=number > 0) for number in range(3)]
+        for client in clients:
+            await client.send(get("/waits") + get("/behind") * (HIGH_WATER // len(get("/behind")) + 100))
+        await serving.until(lambda: serving.held() > 3 * HIGH_WATER)
+        serving.later(PATIENCE + 1)
+        await serving.quiet()
+        assert len(serving.service.running) == 3  # all are there
+        clients[0].half_close()
+        clients[1].close()
+        clients[2].reset()
+        serving.later(PATIENCE * 2 + 1)
+        await serving.until(lambda: not serving.service.running)
+        await serving.end()
+
+    run(scene)
+
+
+def test_what_is_told_of_a_request_has_no_id_of_the_one_before(run: Play) -> None:
+    async def scene() -> None:
+        full = asyncio.Event()
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await full.wait()  # receive() has the loop read again then
+            while (await receive())["more_body"]:
+                pass
+            await hello(scope, receive, send)
+
+        serving = Serving(application)
+        client = await serving.connect()
+        sending = asyncio.create_task(client.send(post(bytes(2_000_000))))
+        await serving.until(lambda: serving.held() > READ_AHEAD)
+        full.set()
+        await sending
+        await client.responses(1)
+        await client.send(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n")
+        assert [response.status for response in await client.all_responses()] == [200, 400]
+        client.close()
+        await serving.over()
+        [refused] = serving.records.of("refused")
+        assert "request_id" not in refused
+
+    run(scene)
+
+
 def test_an_endless_stream_ends_with_its_client(run: Play, caplog: pytest.LogCaptureFixture) -> None:
     sent = 0
 
@@ -789,9 +862,9 @@ def test_a_client_that_says_nothing_is_closed(run: Play) -> None:
     async def scene() -> None:
         serving = Serving(hello)
         client = await serving.connect()
-        serving.later(9)
+        serving.later(TIMEOUTS.header - 10)
         assert len(serving.endpoint.connections) == 1
-        serving.later(11)
+        serving.later(TIMEOUTS.header + 1)
         assert await client.rest() == b""
         [record] = serving.records.of("deadline")
         assert "sent nothing" in record["message"]
@@ -816,10 +889,10 @@ def test_a_head_that_is_trickled_is_refused_at_a_fixed_time(run: Play, *, kept: 
             await asyncio.sleep(0)
         await serving.quiet()
         assert serving.connection.deadline == deadline
-        serving.later(9)
+        serving.later(TIMEOUTS.header - 10)
         await serving.quiet()
         assert serving.records.of("deadline") == []
-        serving.later(11)
+        serving.later(TIMEOUTS.header + 1)
         assert (await client.all_responses())[-1].status == 408
         assert len(serving.records.of("deadline")) == 1
         client.close()
@@ -836,7 +909,7 @@ def test_an_empty_line_buys_no_time(run: Play) -> None:
         await client.send(b"\r\n")
         await serving.quiet()
         assert serving.connection.deadline == deadline
-        serving.later(11)
+        serving.later(TIMEOUTS.header + 1)
         await client.rest()
         await serving.over()
 
@@ -849,9 +922,9 @@ def test_an_idle_connection_is_closed_after_the_keep_alive_time_in_silence(run: 
         client = await serving.connect()
         await client.send(GET)
         await client.responses(1)
-        serving.later(4)
+        serving.later(TIMEOUTS.keep_alive - 10)
         assert len(serving.endpoint.connections) == 1
-        serving.later(6)
+        serving.later(TIMEOUTS.keep_alive + 1)
         assert len(await client.all_responses()) == 1
         assert serving.records.of("deadline") == []
         await serving.over()
@@ -866,10 +939,10 @@ def test_a_body_that_is_trickled_is_refused(run: Play) -> None:
         await client.send(post(b"x" * 100, length=10_000_000))
         await serving.until(lambda: bool(serving.endpoint.connections) and serving.connection.phase == "body")
         await serving.quiet()
-        serving.later(29)
+        serving.later(TIMEOUTS.body - 10)
         await serving.quiet()
         assert serving.records.of("deadline") == []
-        serving.later(31)
+        serving.later(TIMEOUTS.body + 1)
         [response] = await client.all_responses("POST")
         assert response.status == 408
         [record] = serving.records.of("deadline")
@@ -948,13 +1021,17 @@ def test_what_the_kernel_holds_counts_as_not_taken(run: Play) -> None:
         client = await serving.connect(tcp=True)
         await client.send(GET)
         await serving.until(lambda: bool(serving.endpoint.connections) and serving.connection._out.paused)
-        waiting = serving.connection._out.waiting
-        for _ in range(16):
-            await client.read(4096)  # 64 KiB, of the 20,000 bytes that the minimum rate asks for
-        await asyncio.sleep(0.05)
-        assert serving.connection._out.waiting == waiting
-        serving.later(41)
-        await asyncio.sleep(0.05)
+        out, waiting = serving.connection._out, -1
+        while waiting != out.waiting:  # the kernel may still have taken some
+            waiting = out.waiting
+            await serving.quiet()
+        unsent = out._unsent
+        while unsent - out._unsent < TIMEOUTS.min_rate * TIMEOUTS.write:
+            await client.read(4096)  # the kernel tells of what is read in large steps, too
+            await serving.quiet()
+        assert out.waiting == waiting
+        serving.later(TIMEOUTS.write + 1)
+        await serving.quiet()
         assert serving.records.of("deadline") == []
         serving.connection.abort()
         await serving.over()
@@ -977,10 +1054,10 @@ def test_a_client_that_reads_a_byte_a_second_is_cut(run: Play) -> None:
         client = await serving.connect()
         await client.send(GET)
         await serving.until(lambda: bool(serving.endpoint.connections) and serving.connection._out.paused)
-        serving.later(39)
+        serving.later(TIMEOUTS.write - 10)
         assert len(serving.endpoint.connections) == 1
         await client.read(1)
-        serving.later(41)
+        serving.later(TIMEOUTS.write + 1)
         await done.wait()
         await serving.over()
         [record] = serving.records.of("deadline")
@@ -1004,7 +1081,7 @@ def test_a_client_that_reads_at_the_rate_gets_more_time(run: Play) -> None:
             for _ in range(40):
                 await client.read(16 * 1024)
             await serving.quiet()
-            serving.later(41)
+            serving.later(TIMEOUTS.write + 1)
         assert len(serving.endpoint.connections) == 1
         await serving.end()
 
@@ -1023,7 +1100,7 @@ def test_a_last_answer_that_nobody_reads_does_not_keep_the_connection(run: Play,
         await client.send(get("/", "Connection: close"))
         await serving.until(lambda: bool(serving.endpoint.connections) and serving.connection.phase == "closing")
         await serving.quiet()
-        serving.later(41)
+        serving.later(TIMEOUTS.write + 1)
         await serving.over()
 
     run(scene)
@@ -1039,7 +1116,7 @@ def test_an_unread_answer_of_a_kept_connection_has_a_deadline_too(run: Play) -> 
         client = await serving.connect()
         await client.send(GET)
         await serving.until(lambda: bool(serving.endpoint.connections) and serving.connection._out.paused)
-        serving.later(6)  # the keep-alive time does not cut an answer that is under way
+        serving.later(TIMEOUTS.keep_alive + 1)  # the keep-alive time does not cut an answer that is under way
         await serving.quiet()
         [response] = await client.responses(1)
         assert len(response.body) == 1_000_000
@@ -1057,7 +1134,7 @@ def test_the_head_behind_a_body_that_was_thrown_away_has_the_heads_deadline(run:
         await client.send(b"x" * 1000 + b"GET /tric")
         await serving.until(lambda: serving.connection._engine.pending > 0)
         await serving.quiet()
-        serving.later(11)
+        serving.later(TIMEOUTS.header + 1)
         assert (await client.all_responses())[-1].status == 408
         await serving.end()
 
@@ -1090,7 +1167,7 @@ def test_while_draining_an_idle_connection_gets_one_more_answer(run: Play) -> No
         await client.send(GET)
         await client.responses(1)
         serving.drain()
-        serving.later(1.9)
+        serving.later(TIMEOUTS.linger - 10)
         await serving.quiet()
         await client.send(GET)
         responses = await client.all_responses()
@@ -1108,7 +1185,7 @@ def test_while_draining_an_idle_connection_is_closed_after_the_linger_time(run: 
         await idle.send(GET)
         await idle.responses(1)
         serving.drain()
-        serving.later(2.1)
+        serving.later(TIMEOUTS.linger + 1)
         assert len(await idle.all_responses()) == 1
         assert await fresh.rest() == b""
         await serving.over()

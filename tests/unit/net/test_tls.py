@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from appserver.encryption import Password
 from appserver.errors import CertificateError, UsageError
-from appserver.kinds import Password
 from appserver.net.certificates import Files, read_identity
 from appserver.net.tls import CIPHERS, Context, describe, explain, find_context, is_adequate, load, make_context
 from appserver.settings import Settings

@@ -61,7 +61,7 @@ def test_what_a_slow_journal_does_not_take_is_left(journal: socket.socket, sink:
     assert 0 < taken < 5000
     assert sink.offer(records[taken:]) == 0
     assert not sink.wait(0.01)
-    assert monotonic() - begun < 1
+    assert monotonic() - begun < 15  # it waits for nobody, or for ever
     assert receive(journal) == records[:taken]
     assert sink.wait(1)
     assert sink.offer(records[taken : taken + 2]) == 2

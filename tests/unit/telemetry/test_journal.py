@@ -69,8 +69,9 @@ def test_a_place_named_by_the_caller_takes_the_place_of_the_site() -> None:
     assert render(code_file="app.py", code_line=9, code_func="g")["CODE_FILE"] == "app.py"
 
 
-def test_only_a_traceback_has_lines() -> None:
-    fields = render(traceback="Traceback\n  x\x1b[0m\nError: y", note="a\nb")
+def test_only_a_traceback_and_stacks_have_lines() -> None:
+    fields = render(traceback="Traceback\n  x\x1b[0m\nError: y", note="a\nb", stacks="Thread 1\n  File \x1b[0m")
+    assert fields["STACKS"] == "Thread 1\n  File \\x1b[0m"
     assert fields["MESSAGE"] == "Said\nTraceback\n  x\\x1b[0m\nError: y"
     assert fields["NOTE"] == "a\\x0ab"
     assert render(event="a\r\nPRIORITY=0")["MESSAGE"] == "a\\x0d\\x0aPRIORITY=0"

@@ -338,6 +338,17 @@ def test_a_warning_for_a_file_is_left_to_who_showed_it_before(
     assert not stream.getvalue()
 
 
+def test_what_event_loops_say_for_each_write_behind_the_end_is_not_told(
+    log: Log, captured: logging.Logger, stream: io.StringIO
+) -> None:
+    logging.getLogger("asyncio").warning("SSL connection is closed")
+    logging.getLogger("asyncio").warning("socket.send() raised exception.")
+    assert not stream.getvalue()
+    captured.warning("SSL connection is closed")
+    logging.getLogger("asyncio").warning("Executing took 1 s")
+    assert len(stream.getvalue().splitlines()) == 2
+
+
 def test_capture_is_taken_back_whole(log: Log) -> None:
     root = logging.getLogger()
     before = root.handlers[:], root.level, warnings.showwarning

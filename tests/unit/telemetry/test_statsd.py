@@ -165,7 +165,9 @@ def test_a_server_that_comes_later_gets_what_has_come_together(play: Any, tmp_pa
         records = Records()
         sender = make(UnixBind(path), records)
         sender.start()
-        await asyncio.sleep(0.3)
+        while not records.all():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)  # some intervals more
         assert [record["message"] for record in records.all() if record["level"] == "warning"] == [
             f"No figures reach statsd at unix:{path}: No such file or directory"
         ]

@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
-from typing import TextIO
+from typing import Final, TextIO
 
 import pytest
 
@@ -15,6 +17,9 @@ from appserver.telemetry.log import build
 from appserver.telemetry.stream import StalledError, Stream
 
 STALL = 0.2
+LONG_STALL = 15.0
+"""So long that no wait at all is told from a machine that is busy."""
+
 LONG = b"x" * 10_000 + b"\n"
 """More than the pipe takes."""
 
@@ -58,10 +63,13 @@ def drain(reading: int) -> bytes:
     return data
 
 
-def test_a_line_waits_for_its_reader_a_little_and_the_next_ones_not_at_all(pipe: tuple[int, TextIO]) -> None:
+def test_a_line_waits_for_its_reader_a_little_and_the_next_ones_not_at_all(
+    pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sink = Stream(pipe[1])
-    assert STALL * 0.9 <= fill(sink) < STALL * 5
-    assert sum(stall(sink) for _ in range(20)) < STALL
+    assert STALL * 0.9 <= fill(sink) < LONG_STALL
+    monkeypatch.setattr(stream_module, "STALL_SECONDS", LONG_STALL)
+    assert sum(stall(sink) for _ in range(20)) < LONG_STALL
 
 
 def test_when_it_is_read_again_the_torn_line_is_ended_first(pipe: tuple[int, TextIO]) -> None:
@@ -111,29 +119,96 @@ def test_lines_that_nobody_reads_are_counted(pipe: tuple[int, TextIO]) -> None:
     assert log.dropped == 2
 
 
-def test_a_batch_is_taken_as_far_as_the_pipe_does_and_nothing_waits(pipe: tuple[int, TextIO]) -> None:
+def test_a_batch_is_taken_as_far_as_the_pipe_does_and_nothing_waits(
+    pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "STALL_SECONDS", LONG_STALL)
     reading, writing = pipe
     sink = Stream(writing)
     lines = [b"%0999d\n" % number for number in range(10)]
     begun = monotonic()
     assert sink.offer(lines) == 4  # what is whole in PIPE_BUF bytes
     assert sink.offer(lines) == 0
-    assert monotonic() - begun < STALL
+    assert monotonic() - begun < LONG_STALL
     data = drain(reading)
     assert sink.wait(STALL)
     assert data + drain(reading) == b"".join(lines[:4])
 
 
-def test_a_batch_does_not_wait_for_a_thread_that_waits(pipe: tuple[int, TextIO]) -> None:
-    sink = Stream(pipe[1])
+def test_a_batch_does_not_wait_for_a_thread_that_waits(
+    pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "STALL_SECONDS", LONG_STALL)
+    reading, writing = pipe
+    sink = Stream(writing)
     with ThreadPoolExecutor(1) as pool:
         filling = pool.submit(fill, sink)
         while sink._lock.acquire(blocking=False):
             sink._lock.release()
-        begun = monotonic()
         assert sink.offer([b"line\n"]) == 0
-        assert monotonic() - begun < STALL / 2
+        assert not filling.done()
+        while not filling.done():
+            drain(reading)
         filling.result()
+
+
+WRITER: Final = """
+import sys
+from appserver.telemetry import stream
+stream.STALL_SECONDS = 60.0
+sink = stream.Stream(sys.stdout)
+for _ in range(50):
+    sink.write(sys.argv[1].encode() * 10_000 + b"\\n")
+    while not sink.offer([sys.argv[1].encode() * 500 + b"\\n"]):
+        assert sink.wait(60)
+"""
+
+HOLDER: Final = """
+import fcntl, sys, time
+fcntl.lockf(1, fcntl.LOCK_EX)
+sys.stderr.write("held\\n")
+time.sleep(600)
+"""
+
+
+def test_no_process_tears_the_long_line_of_another(pipe: tuple[int, TextIO]) -> None:
+    reading, writing = pipe
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, letter], stdout=writing) for letter in "abc"]
+    writing.close()
+    data = b""
+    while more := os.read(reading, 65536):
+        data += more
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    wanted = [letter * size for letter in (b"a", b"b", b"c") for size in (500, 10_000) for _ in range(50)]
+    assert sorted(data.splitlines()) == sorted(wanted)
+
+
+@pytest.fixture
+def holder(pipe: tuple[int, TextIO]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands still in the midst of its line."""
+    with subprocess.Popen([sys.executable, "-c", HOLDER], stdout=pipe[1], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        try:
+            assert process.stderr.readline() == b"held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_process_that_stands_still_in_its_line_costs_others_no_line_and_little_time(
+    pipe: tuple[int, TextIO], holder: subprocess.Popen[bytes]
+) -> None:
+    reading, writing = pipe
+    sink = Stream(writing)
+    assert sink.offer([b"later\n"]) == 0
+    begun = monotonic()
+    sink.write(b"one\n")
+    assert monotonic() - begun >= STALL * 0.9
+    assert drain(reading) == b"one\n"
+    holder.kill()
+    holder.wait()
+    assert sink.offer([b"later\n"]) == 1
+    assert drain(reading) == b"later\n"
 
 
 def test_a_file_takes_a_batch_whole(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appserver.telemetry.text import UNSAFE, escape, escape_lines, show
+from appserver.telemetry.text import UNSAFE, escape, escape_lines, show, show_count
 
 DANGEROUS = {"Cc", "Cs", "Zl", "Zp"}
 
@@ -63,3 +63,7 @@ class Unprintable:
 )
 def test_show(value: object, expected: str) -> None:
     assert show(value) == expected
+
+
+def test_one_is_not_several() -> None:
+    assert [show_count(number, "worker") for number in (0, 1, 2)] == ["0 workers", "1 worker", "2 workers"]

@@ -312,7 +312,9 @@ _LINES = st.sampled_from(
         without(b":authority"),
         without(b":scheme"),
         [*LINE[:3], (b":method", b"GET")],
+        LINE[:3],
         LINE[::-1],
+        [LINE[3], *LINE[:3]],
     ]
 )
 
@@ -336,15 +338,45 @@ def test_a_reader_that_remembers_reads_as_one_that_does_not(requests: list[tuple
             assert told == tell(remembering=False, fields=[*first, *fields], end=end)
 
 
-def test_what_one_request_changes_in_its_headers_the_next_does_not_see() -> None:
+@pytest.mark.parametrize("path", [b"/", b"/other?q"])
+def test_a_request_that_differs_in_its_path_alone_is_looked_through_once(path: bytes) -> None:
     reader = HeadReader(Limits())
-    for _ in range(3):
-        headers = reader.read([*LINE, (b"accept", b"*/*")], end=True).headers
-        assert headers == [(b"host", b"a.example"), (b"accept", b"*/*")]
-        headers.clear()
+    first = reader.read([*LINE, (b"accept", b"*/*"), (b"host", b"a.example")], end=True)
+    other = reader.read([*line(path=path), (b"accept", b"*/*"), (b"host", b"a.example")], end=False)
+    assert other == first._replace(target=path, length=UNKNOWN_LENGTH)
+    assert other.headers is first.headers
 
 
 def test_a_reader_knows_what_scheme_the_client_uses() -> None:
     reader = HeadReader(Limits())
     reader.read(line(scheme=b"http"), end=True)
     assert reader.scheme == b"http"
+
+
+def test_where_requests_always_differ_few_are_kept() -> None:
+    reader = HeadReader(Limits())
+    requests = [[*LINE, (b"x", b"%d" % number)] for number in range(64)]
+    kept = [fields for fields in requests if reader.read(fields, end=True).headers is reader.headers]
+    assert len(kept) == 4 + 4
+    headers = reader.read(kept[-1], end=True).headers
+    assert headers is reader.headers
+    # One that is known again: the next ones are kept again.
+    assert all(reader.read(fields, end=True).headers is reader.headers for fields in requests[:4])
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"), [([(b"x", b"y" * 1900)], True), ([(b"x", b"y" * 2000)], False), ([(b"x", b"")] * 40, False)]
+)
+def test_what_is_kept_of_a_request_is_bounded(fields: Fields, kept: bool) -> None:
+    reader = HeadReader(Limits())
+    reader.read(LINE, end=True)
+    assert (reader.read([*LINE, *fields], end=True).headers is reader.headers) is kept
+    assert kept or reader.headers == []
+
+
+def test_the_scheme_is_that_of_the_last_request() -> None:
+    reader = HeadReader(Limits())
+    secure, plain = line(scheme=b"https"), [*line(scheme=b"http"), (b"content-length", b"1")]
+    for fields, scheme in [(secure, b"https"), (plain, b"http"), (secure, b"https"), (plain, b"http")]:
+        reader.read(fields, end=False)
+        assert reader.scheme == scheme

@@ -1,7 +1,9 @@
 """The framing of a WebSocket: RFC 6455 section 5, RFC 7692, and the rows of hardening that are about frames."""
 
+import random
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -598,6 +600,48 @@ def test_compression_goes_both_ways_with_and_without_context(local: bool, remote
     assert (sizes[1] == sizes[0]) is local
 
 
+def taken(make: Callable[[], Any]) -> int:
+    """Bytes that what is made takes, zlib's own among them."""
+    tracemalloc.start()
+    try:
+        made = make()
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    del made
+    return size
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_compression_takes_less_until_a_message_is_large_and_the_peer_sees_no_difference(local: bool) -> None:
+    small, large = b"%d " * 300, random.Random(1).randbytes(5000)
+    socket = compressing(100_000, local_no_context_takeover=local)
+    other = PerMessageDeflate(local, False, 12, 12)
+    sizes = []
+    for message in (small, small, large, small, large, small):
+        [sent], _ = frames.read(socket.send(message))
+        sizes.append(len(sent.payload))
+        got = other.decode(LibraryFrame(BINARY, sent.payload, rsv1=True))  # type: ignore[arg-type]
+        assert bytes(got.data) == message
+    # Each of the first two compressors begins without a context, and only they do.
+    assert (sizes[1] < sizes[0]) is not local
+    assert sizes[3] == sizes[0]
+    assert (sizes[5] < sizes[3]) is not local
+
+
+def test_small_messages_take_8_kib_less_for_compression_than_is_stated() -> None:
+    def use(*messages: bytes) -> WebSocket:
+        socket = compressing(100_000)
+        for message in messages:
+            socket.send(message)
+        return socket
+
+    small, large = bytes(4096), random.Random(1).randbytes(5000)
+    use(small)
+    assert taken(lambda: use(small, small)) < taken(lambda: use(small, large, small)) - 8000
+    assert taken(lambda: use(small, large, small)) == pytest.approx(taken(lambda: use(large, small)), abs=500)
+
+
 @pytest.mark.parametrize("bits", range(9, 16))
 def test_the_memory_of_compression_is_not_more_than_stated(bits: int) -> None:
     stated = deflate_memory(bits, bits)
@@ -645,6 +689,16 @@ def test_each_ping_of_ours_is_another_and_its_own_pong_answers_it() -> None:
 def test_a_message_leaves_in_one_frame(size: int) -> None:
     assert frames.read(plain().send(b"a" * size)) == ([Frame(BINARY, b"a" * size)], b"")
     assert frames.read(plain().send("a" * size)) == ([Frame(TEXT, b"a" * size)], b"")
+
+
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_a_message_that_has_left_is_not_kept(kind: type) -> None:
+    socket = plain()
+
+    def use() -> None:
+        socket.send("a" * 100_000 if kind is str else b"a" * 100_000)
+
+    assert taken(use) < 10_000
 
 
 def test_text_with_surrogates_is_refused_and_leaves_no_trace() -> None:
