@@ -2,7 +2,7 @@
 
 import argparse
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -120,8 +120,9 @@ def read(parser: ArgumentParser, argv: Sequence[str]) -> tuple[Namespace, list[G
     if unknown:
         flag = unknown[0].partition("=")[0]
         if flag.startswith("-") and flag != "-":
-            raise UsageError(flag, None, "unknown option", nearest(flag, _flags(parser)))
-        raise UsageError("command line", unknown[0], "expected one APP and no other argument")
+            raise UsageError(flag, None, "unknown option", _meant(flag, _flags(parser)))
+        takes = any(not action.option_strings for action in parser._actions)  # noqa: SLF001 - as in _flags()
+        raise UsageError("command line", unknown[0], f"expected {'one APP and ' if takes else ''}no other argument")
     return namespace, getattr(namespace, _GIVEN, [])
 
 
@@ -144,6 +145,15 @@ def _joined(parser: ArgumentParser, argv: Sequence[str]) -> Iterator[str]:
         else:
             yield from (word, value)
     yield from words
+
+
+def _meant(flag: str, known: Iterable[str]) -> str | None:
+    """Which option was meant, without the hyphens, which make any two alike.
+
+    Not less alike than this: by another server's option, as `--chdir`, none of ours is meant (docs/migration.md).
+    """
+    names = {other.lstrip("-"): other for other in known if other.startswith("--")}
+    return names.get(nearest(flag.lstrip("-"), names, 0.75) or "")
 
 
 def _flags(parser: ArgumentParser, *, valued: bool = False) -> set[str]:

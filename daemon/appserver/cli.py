@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.update(loaded.variables)
         return _serve(loaded)
     except AppserverError as error:
+        if rehearsal is None:
+            from appserver.system.notify import Notifier  # noqa: PLC0415 - nothing has been served: it is told here
+
+            Notifier().failed(int(error.exit_code), str(error))
         return complain(parser.prog, error)
 
 
@@ -50,7 +54,10 @@ def add_version(parser: ArgumentParser) -> None:
 
 def complain(program: str, error: AppserverError) -> Exit:
     """Write an error as one line on stderr and give the exit code that belongs to it."""
-    print(f"{program}: {error}", file=sys.stderr)  # noqa: T201 - no log yet: its settings are what failed
+    from appserver.telemetry.log import is_journal  # noqa: PLC0415 - for mistakes only
+
+    level = "<3>" if is_journal(sys.stderr, os.environ) else ""  # sd-daemon(3): an error, else it would be information
+    print(f"{level}{program}: {error}", file=sys.stderr)  # noqa: T201 - no log yet: its settings are what failed
     return error.exit_code
 
 

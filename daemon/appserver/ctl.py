@@ -329,6 +329,12 @@ def _check_certificate(files: "Files", settings: Settings, password: bytes | Non
 
 def _check_sockets(settings: Settings) -> Iterator[bool]:
     """Bind each address and let go of it."""
+    from appserver.net.listeners import find_twice  # noqa: PLC0415 - brings the loop and the log along
+
+    twice = find_twice(settings)
+    if twice is not None:
+        _report("socket", "FAILED", f"{twice}: it is named twice")
+        yield False
     for bind in (*settings.binds, *settings.insecure_binds):
         if isinstance(bind, FdBind):
             _report("socket", "ok", f"{bind}: handed over at the start")

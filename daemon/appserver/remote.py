@@ -70,8 +70,7 @@ def ask(
         response = connection.getresponse()
         report = json.loads(response.read())
     except OSError as error:
-        reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise RemoteError(f"{path}: {reason}; is a server running with `--control unix:{path}`?") from error
+        raise RemoteError(f"{path}: {_explain(path, error)}") from error
     except (http.client.HTTPException, ValueError) as error:
         raise RemoteError(f"{path}: what answers there is no control socket of appserver") from error
     finally:
@@ -79,6 +78,14 @@ def ask(
     if not isinstance(report, dict):
         raise RemoteError(f"{path}: what answers there is no control socket of appserver")
     return response.status, report
+
+
+def _explain(path: str, error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time: the server starts, or its event loop stands still"
+    if isinstance(error, PermissionError):
+        return f"{error.strerror}: the control socket is for root and the server's user"
+    return f"{error.strerror or error}; is a server running with `--control unix:{path}`?"
 
 
 def get(path: str, target: str) -> Mapping[str, Any]:

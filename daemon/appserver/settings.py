@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from appserver import arguments, kinds, sources
+from appserver import arguments, encryption, kinds, sources
 from appserver.arguments import Row
 from appserver.binds import (
     BINDS,
@@ -387,7 +387,7 @@ class Settings:
         kinds.integer(9, 15, "a number from 9 to 15"),
         "--ws-deflate-window-bits",
         group="WebSocket",
-        help="Memory for compression: 12 takes 46 KiB for a WebSocket in use, 15 takes 186",
+        help="Memory for compression: 12 takes up to 46 KiB for a WebSocket in use, 15 up to 186",
     )
     ws_deflate_memory: int = setting(
         256 * 1024**2,
@@ -486,7 +486,7 @@ class Settings:
 
     tls_cert: tuple[str, ...] = setting(
         (),
-        kinds.CREDENTIALS,
+        encryption.CREDENTIALS,
         "--tls-cert",
         "--ssl-certfile",
         "--certfile",
@@ -496,7 +496,7 @@ class Settings:
     )
     tls_key: tuple[str, ...] = setting(
         (),
-        kinds.CREDENTIALS,
+        encryption.CREDENTIALS,
         "--tls-key",
         "--ssl-keyfile",
         "--keyfile",
@@ -504,9 +504,9 @@ class Settings:
         help="Private key of each --tls-cert, in their order, path or credential:NAME; none where the certificate's"
         " file holds it",
     )
-    tls_key_password: kinds.Password | None = setting(  # noqa: RUF009 - a field, like all the others
+    tls_key_password: encryption.Password | None = setting(  # noqa: RUF009 - a field, like all the others
         None,
-        kinds.PASSWORD,
+        encryption.PASSWORD,
         "--tls-key-password",
         "--ssl-keyfile-password",
         "--keyfile-password",
@@ -523,7 +523,7 @@ class Settings:
     )
     tls_ca: str | None = setting(
         None,
-        kinds.CREDENTIAL,
+        encryption.CREDENTIAL,
         "--tls-ca",
         "--ssl-ca-certs",
         "--ca-certs",
@@ -533,7 +533,7 @@ class Settings:
     )
     tls_client_cert: str = setting(
         "none",
-        kinds.CLIENT_CERT,
+        encryption.CLIENT_CERT,
         "--tls-client-cert",
         "--ssl-cert-reqs",
         "--cert-reqs",
@@ -542,11 +542,16 @@ class Settings:
         help="Whether clients are asked for a certificate of --tls-ca",
     )
     tls_min_version: str = setting(
-        "1.2", kinds.TLS_VERSION, "--tls-min-version", "--ssl-version", group="TLS", help="Least TLS version to speak"
+        "1.2",
+        encryption.TLS_VERSION,
+        "--tls-min-version",
+        "--ssl-version",
+        group="TLS",
+        help="Least TLS version to speak",
     )
     tls_ciphers: str | None = setting(
         None,
-        kinds.CIPHERS,
+        encryption.CIPHERS,
         "--tls-ciphers",
         "--ssl-ciphers",
         "--ciphers",
@@ -563,7 +568,7 @@ class Settings:
     )
     hsts: str | None = setting(
         None,
-        kinds.HSTS,
+        encryption.HSTS,
         "--hsts",
         group="TLS",
         help="Have browsers use nothing but https for so long: Strict-Transport-Security in responses over TLS;"
@@ -659,12 +664,12 @@ class Settings:
         """
         return dataclasses.replace(
             self,
-            tls_cert=tuple(map(kinds.anchor, self.tls_cert)),
-            tls_key=tuple(map(kinds.anchor, self.tls_key)),
+            tls_cert=tuple(map(encryption.anchor, self.tls_cert)),
+            tls_key=tuple(map(encryption.anchor, self.tls_key)),
             tls_key_password=self.tls_key_password and self.tls_key_password.anchored(),
-            tls_dir=self.tls_dir and kinds.anchor(self.tls_dir),
-            tls_ca=self.tls_ca and kinds.anchor(self.tls_ca),
-            acme_dir=self.acme_dir and kinds.anchor(self.acme_dir),
+            tls_dir=self.tls_dir and encryption.anchor(self.tls_dir),
+            tls_ca=self.tls_ca and encryption.anchor(self.tls_ca),
+            acme_dir=self.acme_dir and encryption.anchor(self.acme_dir),
         )
 
     @property

@@ -142,9 +142,11 @@ def read_toml(path: str | None, known: Iterable[str]) -> tuple[dict[str, Any], s
         reason = str(error).partition(";")[0]  # what follows is advice for who can change the program
         raise UsageError(path, None, f"cannot be read: {reason}") from None
     names = set(known)
-    for key in table:
+    for key, value in table.items():
+        if key not in names and isinstance(value, dict):
+            raise UsageError(f"{path}: [{key}]", None, "unknown table: expected keys alone, before any table")
         if key not in names:
-            raise UsageError(f"{path}: {key}", None, "unknown key", nearest(key.replace("-", "_"), names))
+            raise UsageError(f"{path}: {key}", None, "unknown key", nearest(key.lower().replace("-", "_"), names, 0.75))
     return table, path
 
 

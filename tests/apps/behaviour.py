@@ -19,6 +19,7 @@ Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOG: Final = logging.getLogger("shop")
 BLOCK: Final = 1024 * 1024
+LEFT: Final[set[asyncio.Task[None]]] = set()
 _SEED: Final = bytes(range(256)) * (BLOCK // 256)
 
 
@@ -65,6 +66,14 @@ async def wait(scope: Scope, _receive: Receive, send: Send) -> None:
     await answer(send, b"waited")
 
 
+async def attend(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers as soon as the client has sent all of its request: whenever it wants to be answered."""
+    LOG.warning("begun")
+    while (await receive()).get("more_body"):
+        pass
+    await answer(send, b"waited")
+
+
 async def stream(scope: Scope, _receive: Receive, send: Send) -> None:
     """Begins its answer, and ends it after a while."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -103,6 +112,22 @@ async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
 async def start_thread(_scope: Scope, _receive: Receive, send: Send) -> None:
     """Leaves a thread behind that never ends and that the interpreter waits for."""
     threading.Thread(target=threading.Event().wait).start()
+    await answer(send, b"started")
+
+
+async def leave_behind(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Leaves tasks behind that end with sys.exit() when they are cancelled, and one that goes on for a moment."""
+
+    async def stay(code: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if code:
+                sys.exit(code)
+            await asyncio.sleep(0.1)
+            LOG.warning("put away")
+
+    LEFT.update(asyncio.create_task(stay(code)) for code in (7, 8, 0))
     await answer(send, b"started")
 
 
@@ -160,12 +185,14 @@ HANDLERS: Final[dict[str, Handler]] = {
     "/whoami": whoami,
     "/scope": tell,
     "/wait": wait,
+    "/attend": attend,
     "/stream": stream,
     "/ignore-cancellation": ignore_cancellation,
     "/block": block,
     "/exit": leave,
     "/fail": fail,
     "/thread": start_thread,
+    "/leave-behind": leave_behind,
     "/log": log,
     "/upload": upload,
     "/download": download,

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import json
 import logging
+from contextlib import suppress
 from typing import Any, Final
 
 from appserver.asgi.types import Receive, Scope, Send
@@ -17,8 +18,11 @@ CONNECTIONS: Final[set[tuple[str, int]]] = set()
 """Those that the page and its resources were asked for on, by their other ends."""
 COUNT: Final = 100
 SLOW: Final = 0
-"""The resource that takes `SLOW_SECONDS`."""
+"""The resource that is answered `SLOW_SECONDS` behind all others, or after `LONG_SECONDS` if they do not come."""
 SLOW_SECONDS: Final = 0.5
+LONG_SECONDS: Final = 15
+ANSWERED: Final[set[str]] = set()
+"""The others of one page."""
 UPLOAD: Final = 5_000_000
 ENDLESS_PIECE: Final = bytes(64 * 1024)
 
@@ -86,6 +90,16 @@ async def answer(send: Send, body: bytes, kind: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+async def all_others() -> None:
+    """Wait until they are answered, and a little longer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LONG_SECONDS):
+            while len(ANSWERED) < COUNT - 1:
+                await asyncio.sleep(0.01)
+    ANSWERED.clear()
+    await asyncio.sleep(SLOW_SECONDS)
+
+
 async def read(receive: Receive) -> bytes:
     body, more = b"", True
     while more:
@@ -116,8 +130,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     elif path.startswith("/resource/"):
         name, _, kind = path.removeprefix("/resource/").partition(".")
         if int(name) == SLOW:
-            await asyncio.sleep(SLOW_SECONDS)
+            await all_others()
         await answer(send, KINDS[kind][2].encode(), KINDS[kind][1])
+        if int(name) != SLOW:
+            ANSWERED.add(name)
     elif path == "/upload":
         body = await read(receive)
         told = {"count": len(body), "sha256": hashlib.sha256(body).hexdigest()}

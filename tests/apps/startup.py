@@ -66,6 +66,7 @@ failing = _make(_raise)
 exiting = _make(_exit)
 hanging = _make(_hang)
 failing_shutdown = _make(_fill, _raise)
+slow_shutdown = _make(_fill, _take_long)
 
 
 async def refusing(scope: Scope, receive: Receive, send: Send) -> None:

@@ -102,6 +102,18 @@ assert not heavy, heavy
     assert "--version" in done.stdout
 
 
+@pytest.mark.parametrize("program", ["worker", "child", "supervise"])
+def test_what_serves_loads_nothing_of_tls_before_it_is_wanted(program: str) -> None:
+    code = f"""
+import sys
+import appserver.process.{program}
+heavy = {{f"appserver.net.{{name}}" for name in ("certificates", "handshake", "renewal", "tls")}} & sys.modules.keys()
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 # --- serving ----------------------------------------------------------------------------------------------------------
 
 

@@ -305,6 +305,17 @@ def test_a_probe_is_told_by_the_exit_code(control: str, capsys: Capture) -> None
     assert main(["ready", "--control", control]) == Exit.OK
 
 
+def test_an_address_that_is_named_twice_fails_the_check(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "web.sock"
+    assert main(["check", "--bind", f"unix:{path}", "--uds", str(path)]) == Exit.STARTUP
+    assert f"unix:{path}: it is named twice" in capsys.readouterr().out
+
+
+def test_a_command_without_an_application_says_so(capsys: Capture) -> None:
+    assert main(["status", "/run/x.sock"]) == Exit.USAGE
+    assert capsys.readouterr().err == "appserverctl: command line: '/run/x.sock': expected no other argument\n"
+
+
 def test_status_of_a_server_that_does_not_run(capsys: Capture, tmp_path: Path) -> None:
     path = tmp_path / "none.sock"
     assert main(["status", "--control", str(path)]) == Exit.STARTUP

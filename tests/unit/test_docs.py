@@ -94,6 +94,11 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
     assert broken_links(page) == []
 
 
+def test_the_index_has_every_page_and_every_decision() -> None:
+    there = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"index.md"}
+    assert set(re.findall(r"\]\(([^)#]+)\)", (DOCS / "index.md").read_text())) == there
+
+
 # These name other programs' flags too.
 FOREIGN_PAGES = {MIGRATION, DOCS / "benchmark.md"}
 

@@ -7,8 +7,8 @@ import pytest
 
 from appserver.arguments import Row
 from appserver.binds import BIND_EXPECTED
+from appserver.encryption import Password
 from appserver.errors import UsageError
-from appserver.kinds import Password
 from appserver.settings import TABLE, FdBind, Loaded, Settings, TcpBind, UnixBind, load
 from appserver.wire.engine import Limits
 
@@ -209,6 +209,9 @@ def test_a_value_may_begin_with_a_hyphen(argv: list[str]) -> None:
         (["--no-acces-log"], "--no-acces-log: unknown option; did you mean --no-access-log?"),
         (["--zzz"], "--zzz: unknown option"),
         (["-z"], "-z: unknown option"),
+        (["--chdir", "/srv"], "--chdir: unknown option"),
+        (["--worker-class", "x"], "--worker-class: unknown option"),
+        (["--tls-crt", "x"], "--tls-crt: unknown option; did you mean --tls-cert?"),
         (["--por", "80"], "--por: unknown option; did you mean --port?"),
         (["--port", "http"], "--port: 'http': expected a port number from 0 to 65535"),
         (["--port"], "--port: expected one argument"),
@@ -322,7 +325,12 @@ def test_a_file_has_native_values(tmp_path: Path) -> None:
         ("port = ", ": is not TOML: Invalid value (at line 1, column 8)"),
         ("port = " + "9" * 5000, ": cannot be read: Exceeds the limit (4300 digits) for integer string conversion"),
         ("bind = " + "[" * 100_000, ": "),
-        ("[server]\nport = 80", ": server: unknown key"),
+        ("[server]\nport = 80", ": [server]: unknown table: expected keys alone, before any table"),
+        ("WORKERS = 2", ": WORKERS: unknown key; did you mean workers?"),
+        (
+            "limit_request_body = '100MX'",
+            ": limit_request_body: '100MX': expected a size, 0 for no limit: 8192, 64K, 1M",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line(text: str, rest: str, tmp_path: Path) -> None:

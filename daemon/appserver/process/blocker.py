@@ -47,9 +47,23 @@ class Frame(NamedTuple):
 
 def find_blocker(stacks: str) -> str:
     """The line in which the main thread stands, of stacks that faulthandler wrote; empty where they tell none."""
+    return name_blocker(read_stack(stacks))
+
+
+def read_stack(stacks: str) -> list[Frame]:
+    """The frames of the main thread, from the innermost, of stacks that faulthandler wrote."""
     _, mark, main = stacks.rpartition("Current thread")
     found = _FRAME.findall(main.partition("\n\n")[0] if mark else stacks)
-    return name_blocker([Frame(file, int(line), function) for file, line, function in found])
+    return [Frame(file, int(line), function) for file, line, function in found]
+
+
+def find_place(stack: Sequence[Frame]) -> str:
+    """The innermost line of the application, else of a package; empty where neither is at work.
+
+    Args:
+        stack: From the innermost frame.
+    """
+    return name_blocker([frame for frame in stack if _rank(frame.file) < 2])
 
 
 def name_blocker(stack: Sequence[Frame]) -> str:
@@ -77,7 +91,7 @@ def waits(stack: Sequence[Frame]) -> bool:
     """
     file, _, function = stack[0]
     # asyncio stands in its selector then, called by no code but its own; uvloop has no frame below the call of it.
-    idle = file.endswith("/selectors.py") or (file, function) == (_RUNNER, "_run")
+    idle = file.endswith("/selectors.py") or (file, function) == (_RUNNER, "_complete")
     return idle and all(_rank(frame.file) == 2 for frame in stack)
 
 

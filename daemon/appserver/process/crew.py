@@ -5,14 +5,13 @@ generation serves is the master's to say (`process.master`).
 """
 
 import asyncio
-import json
 import os
 import signal
 from asyncio import AbstractEventLoop
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 from appserver.errors import Exit
 from appserver.net.listeners import Listener
@@ -20,20 +19,15 @@ from appserver.process import policy
 from appserver.process.generation import Generation
 from appserver.process.inquiry import LOG_LEVEL, Inquiries
 from appserver.process.losses import report_loss
-from appserver.process.policy import CAUSES, HUNG, KILLED, LEAVING, SERVING, STARTING, STUCK, TABLE, Patience
+from appserver.process.metering import read_report
+from appserver.process.policy import CAUSES, HUNG, KILLED, LEAVING, SERVING, STARTING, STUCK, TABLE
 from appserver.process.preloaders import Preloaders
 from appserver.process.spawn import Worker, start_worker
 from appserver.settings import Settings
 from appserver.system.notify import hear
 from appserver.system.orphans import reap_orphans
 from appserver.telemetry.log import Log
-from appserver.telemetry.metrics import Metrics, Supervision, brief, total
-
-SPARE_SECONDS: Final = 15.0
-"""What a worker that leaves gets beyond its own deadlines, before it is killed."""
-
-HURRY_SECONDS: Final = 10.0
-"""What workers get after a second signal: they cut what runs, and threads of the application have five seconds."""
+from appserver.telemetry.metrics import Metrics, Supervision, total
 
 
 class Crew:
@@ -102,12 +96,8 @@ class Crew:
 
     def _fill(self, generation: Generation) -> None:
         """Start the workers that it misses and that nobody is to start later."""
-        # One that another is to succeed keeps no place: who was to start that one may be gone (`hold`, an upgrade).
-        staying = (one for one in generation.workers.values() if one.state != LEAVING and not one.succeeded)
-        taken = {worker.number for worker in staying}
-        for number in range(1, generation.wanted + 1):
-            if number not in taken and number not in generation.retries:
-                self._spawn(generation, number)
+        for number in generation.missing:
+            self._spawn(generation, number)
 
     def retire(self, generation: Generation) -> None:
         """Have all workers of a generation leave."""
@@ -151,12 +141,8 @@ class Crew:
             for worker in list(generation.workers.values()):
                 if worker.number > wanted:
                     self._feed(worker, policy.RETIRED)
-            self._check(generation)
+            generation.check()
         return wanted
-
-    def _check(self, generation: Generation) -> None:
-        if generation.serving >= generation.wanted:
-            generation.conclude(None)
 
     def _forget_empty(self) -> None:
         for generation in list(self.generations):
@@ -258,12 +244,13 @@ class Crew:
             os.eventfd_write(generation.voice, 1)  # what goes wrong after this is news again
             if generation.level is not None:
                 self.inquiries.tell(worker, LOG_LEVEL, level=generation.level)
-            self._check(generation)
+            generation.check()
             for other in list(generation.workers.values()):
                 if other.succeeded and other.number == worker.number and other is not worker:
                     self._feed(other, policy.RETIRED)
         elif action == policy.FAIL:
-            generation.conclude(f"a worker {worker.ending} before it was ready")
+            reason = f": {worker.reason}" if worker.reason else ""
+            generation.conclude(f"a worker {worker.ending} before it was ready{reason}")
             self._replace(generation, worker)
         elif action == policy.REPLACE:
             self._replace(generation, worker)
@@ -293,7 +280,7 @@ class Crew:
         self._on_line(worker)  # what it has said before it ended
         self._loop.remove_reader(worker.line)
         state = worker.state
-        stacks = worker.stacks() if state in (HUNG, KILLED, STUCK) else ""
+        stacks = worker.stacks() if state in (HUNG, KILLED, STUCK, policy.DOOMED) else ""
         code = worker.reap()
         if self.stopping:
             # One that had to be killed takes along what it was at; one that hung, what it hung in.
@@ -321,9 +308,11 @@ class Crew:
         for said in told:
             if not said.keys().isdisjoint(("WATCHDOG", "READY", "X_REPORT")):
                 worker.beat = monotonic()  # its event loop has sent it
+            if "EXIT_STATUS" in said:
+                worker.reason = said.get("STATUS", "")
             state = None
             if "X_REPORT" in said:
-                worker.report, state = _parse(said["X_REPORT"])
+                worker.report, state = read_report(said["X_REPORT"])
             if "X_ANSWER" in said:
                 self.inquiries.take(worker, said["X_ANSWER"])
             # Each report says again what READY=1 and STOPPING=1 have said: messages get lost.
@@ -370,44 +359,23 @@ class Crew:
 
     def look(self, now: float) -> bool:
         """Enforce the deadlines of all workers; False while one of them hangs."""
-        beating = True
         # Who stood still himself cannot tell that others were silent.
         still, self._looked = max(0.0, now - self._looked - 1.0), now
         self.preloaders.look(now, still)
         if self.preloaders.settled:
             reap_orphans({worker.pid for worker in self.workers} | self.preloaders.pids | self.others)
-        for worker in self.workers:
-            worker.forgive(still)
-            settings = self._generation_of(worker).settings
-            patience = Patience(
-                settings.timeout_worker_start,
-                settings.timeout_worker,
-                settings.graceful_timeout + settings.linger + SPARE_SECONDS,
-            )
-            since, allowed = worker.beat if worker.state == SERVING else worker.since, patience.of(worker.state)
-            if worker.state == LEAVING and self._hurried is not None:
-                since, allowed = max(since, self._hurried), HURRY_SECONDS
-            if now - since > allowed:
+        for generation in self.generations:
+            for worker in generation.find_late(now, still, self._hurried):
                 self._feed(worker, policy.LATE)
-            beating = beating and worker.state not in (HUNG, KILLED)
         if self.current is not None and not self.stopping:
             self._recycle(self.current, now)
-        return beating
+        return all(worker.state not in (HUNG, KILLED) for worker in self.workers)
 
     def _recycle(self, generation: Generation, now: float) -> None:
-        """Have a worker that is spent succeeded by another, one at a time: it leaves when that one serves."""
-        workers = list(generation.workers.values())
-        if any(worker.succeeded for worker in workers):
-            return
-        # One that still answers what it has: a third in its place would be one process more with each.
-        leaving = {worker.number for worker in workers if worker.state in (LEAVING, STUCK)}
-        for worker in workers:
-            # Not at once, or a limit that every worker exceeds from the start would be a storm.
-            if worker.state == SERVING and worker.number not in leaving and now - worker.begun >= policy.REST_SECONDS:
-                spent = worker.find_spent()
-                if spent is not None:
-                    self.succeed(worker, spent.reason, spent.cause)
-                    return
+        """Have a worker that is spent succeeded by another: it leaves when that one serves."""
+        if (found := generation.find_spent(now)) is not None:
+            worker, spent = found
+            self.succeed(worker, spent.reason, spent.cause)
 
     # Facts
 
@@ -429,23 +397,4 @@ class Crew:
 
     def report(self) -> list[dict[str, Any]]:
         """Each worker."""
-        return [
-            {
-                "pid": worker.pid,
-                "state": worker.state,
-                "generation": worker.generation,
-                "uptime": round(monotonic() - worker.begun, 3),
-                "memory": worker.memory,
-                **brief(worker.report or Metrics()),
-            }
-            for worker in self.workers
-        ]
-
-
-def _parse(text: str) -> tuple[Metrics | None, str | None]:
-    """The figures of a report and the state that it tells, whatever the text is."""
-    try:
-        report = json.loads(text)
-        return Metrics.load(report), report.get("state")
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        return None, None
+        return [worker.describe() for worker in self.workers]

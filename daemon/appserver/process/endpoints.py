@@ -3,6 +3,7 @@
 import sys
 from asyncio import AbstractEventLoop
 from collections.abc import Iterable
+from email.utils import formatdate
 from functools import partial
 from importlib import import_module
 from time import monotonic
@@ -16,7 +17,7 @@ from appserver.net.operator import OperatorConnection
 from appserver.net.serial import SerialConnection
 from appserver.settings import Settings
 from appserver.telemetry.log import Log
-from appserver.wire.engine import Limits
+from appserver.wire.engine import Headers, Limits
 from appserver.wire.origins import Origins
 from appserver.wire.select import MakeEngine, MakeHttp2, pick, pick_http2, warm
 
@@ -72,6 +73,25 @@ def make_connections(
     endpoint = make_endpoint(settings, service, listener, loop, pick(settings.http), pick_http2(settings.http2_engine))
     connection = OperatorConnection if listener.control else SerialConnection
     return Acceptor(listener, loop, partial(connection, endpoint), log, settings.backlog), endpoint
+
+
+def default_fields(settings: Settings, *, tls: bool) -> Headers:
+    """The fields that every response gets, with the present date (RFC 9110 section 6.6.1).
+
+    Args:
+        settings: Which ones, and the operator's own.
+        tls: The response goes over TLS.
+    """
+    own = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in settings.header]
+    names = {name for name, _ in own}
+    fields: Headers = []
+    if settings.date_header and b"date" not in names:
+        fields.append((b"date", formatdate(usegmt=True).encode("ascii")))
+    if settings.server_header and b"server" not in names:
+        fields.append((b"server", b"appserver"))
+    if tls and settings.hsts is not None and b"strict-transport-security" not in names:
+        fields.append((b"strict-transport-security", b"max-age=" + settings.hsts.encode("ascii")))
+    return fields + own
 
 
 def make_endpoint(

@@ -77,7 +77,7 @@ class WorkerRecord:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRecord:
-    """A `process.crew.Generation`, its settings as a file of settings has them."""
+    """A `process.generation.Generation`, its settings as a file of settings has them."""
 
     number: int
     wanted: int

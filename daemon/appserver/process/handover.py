@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from appserver.kinds import Password, UnfitError
+from appserver.encryption import Password
+from appserver.kinds import UnfitError
 from appserver.net.listeners import Listener
 from appserver.settings import TABLE, Settings
 from appserver.system.pressure import VARIABLES as PRESSURE

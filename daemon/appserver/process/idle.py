@@ -46,6 +46,11 @@ def can_leave(listeners: Iterable[Listener]) -> bool:
     return all(listener.activated for listener in listeners if not listener.control)
 
 
+def are_inherited(listeners: Iterable[Listener]) -> bool:
+    """Whether no socket that serves is one of our own."""
+    return all(listener.inherited for listener in listeners if not listener.control)
+
+
 def draw_limit(settings: Settings) -> int:
     """After how many answers a process has done enough, by chance a few more than were named; 0 for never."""
     return settings.max_requests and settings.max_requests + randbelow(settings.max_requests_jitter + 1)

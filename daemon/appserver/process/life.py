@@ -4,10 +4,7 @@
         │                                     └──deadline, or stop again──▶ STOPPED   exit 4, if requests were cut
         └── stop ──▶ STOPPED   exit 0
 
-Draining loses nothing that can be answered: what waits in the backlog of our own sockets is accepted, open
-connections get their next response with `Connection: close`, and idle ones are kept for the linger time, because a
-client may be writing its next request at this moment. A socket that the service manager holds is left alone, and its
-backlog is the next process's.
+How it drains is in `process.drain`.
 """
 
 import asyncio
@@ -15,7 +12,6 @@ import signal
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Sequence
 from contextlib import suppress
-from email.utils import formatdate
 from socket import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -27,17 +23,19 @@ from appserver.errors import Exit, LifespanError
 from appserver.net.acceptor import Acceptor
 from appserver.net.endpoint import Endpoint
 from appserver.process.blocker import Watch
-from appserver.process.endpoints import import_late
+from appserver.process.drain import Drain
+from appserver.process.endpoints import default_fields, import_late
 from appserver.process.handover import DROP, HURRY, RETIRE
 from appserver.process.idle import Idle, can_leave, draw_limit
 from appserver.process.inquiry import QUESTION_SIZE, Witness
 from appserver.process.metering import Meter, describe_lost
 from appserver.process.operations import describe_drained
 from appserver.process.relief import Relief, drop_caches
+from appserver.process.signals import STOPS
 from appserver.settings import Settings
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
-from appserver.wire.engine import Headers
+from appserver.telemetry.text import show_count
 from appserver.wire.select import build
 
 if TYPE_CHECKING:
@@ -48,27 +46,17 @@ SERVING: Final = "serving"
 DRAINING: Final = "draining"
 STOPPED: Final = "stopped"
 
-STOPS: Final = (signal.SIGTERM, signal.SIGINT)
-"""What ends the process. Blocked from when a loop begins to turn until its handlers are there: uvloop is of no use any
-more when an exception of the handler before theirs meets it in the midst of that."""
-
 TICK_SECONDS: Final = 1.0
 """Deadlines are enforced, the Date field is renewed and STATUS= is sent this often."""
 
 WARM_SECONDS: Final = 0.5
 """After the start, what was left out of it is imported."""
 
-DRAIN_TICK_SECONDS: Final = 0.05
-"""While draining it is asked this often whether all is answered."""
-
-FLUSH_SECONDS: Final = 0.5
-"""What a client gets to read its last answer when connections are cut."""
-
-CANCEL_SECONDS: Final = 1.0
-"""What applications get to leave after they have been cancelled."""
-
 SHUTDOWN_SECONDS: Final = 10.0
 """What an application's lifespan shutdown gets, at least."""
+
+SHUTDOWN_TICK_SECONDS: Final = 0.05
+"""Meanwhile it is asked this often whether it is to be cut."""
 
 
 class Life:
@@ -123,7 +111,7 @@ class Life:
         self.watch = Watch(log, TICK_SECONDS)
         self._idle = Idle(settings.idle_exit if can_leave(one.listener for one, _ in acceptors) else 0.0, self._begun)
         self._limit = draw_limit(settings)
-        self._drain_end = 0.0
+        self._drain = Drain(settings, acceptors, log, shared=line is not None)
         self.witness = Witness(self._endpoints, log)
         self.drained = False
         self.state = STARTING
@@ -159,10 +147,10 @@ class Life:
 
     def _status(self) -> str:
         figures = self._endpoints[0].service.figures
-        what = f"{_count(figures.connections, 'connection')}, {_count(figures.requests, 'request')} in flight"
+        what = f"{show_count(figures.connections, 'connection')}, {show_count(figures.requests, 'request')} in flight"
         lost = describe_lost(self._log.dropped)
         if self.state == DRAINING:
-            return f"Draining: {what}, {max(0, round(self._drain_end - monotonic()))} s left{lost}"
+            return f"Draining: {what}, {max(0, round(self._drain.left))} s left{lost}"
         certificate = f", {self._certificates.status}" if self._certificates is not None else ""
         drained = describe_drained(self.drained)
         return f"{drained}Serving: {what}, {figures.answered} answered, {figures.failed} failed{certificate}{lost}"
@@ -191,13 +179,17 @@ class Life:
             return Exit.OK
         self._serve()
         await self._stop.wait()
-        cut = await self._drain()
+        self.state = DRAINING
+        self._drain.begin()
+        self._notifier.stopping(self._status())
+        cut = await self._drain.run()
         if self._access is not None:
             self._access.close()  # now, so that the log of the shutdown stands behind all requests
         await self._shut_down()
         self.state = STOPPED
         self._tell_master()  # the last figures, for its sums
         (self._log.info if cut else self._say)("Stopped", code="stopped", requests_cut=cut)
+        self._notifier.status(f"Stopped, {show_count(cut, 'request')} cut" if cut else "Stopped")
         for timer in self._timers.values():
             timer.cancel()
         return Exit.CUT if cut else Exit.OK
@@ -243,77 +235,18 @@ class Life:
 
     def _warm(self) -> None:
         """Import what the start left out, while nobody waits for it."""
-        flaw = import_late(self._settings, http2=self._engines[1] is not None)
+        flaw = None
+        with suppress(OSError):  # no descriptor is left: each is imported when it is needed
+            flaw = import_late(self._settings, http2=self._engines[1] is not None)
         if flaw:
             self._log.warning(f"HTTP/2: {flaw}")
 
-    async def _drain(self) -> int:
-        """Answer what can be answered; the number of requests that had to be cut."""
-        self.state = DRAINING
-        self._drain_end = monotonic() + self._settings.graceful_timeout
-        self._notifier.stopping(self._status())
-        for acceptor, _ in self._acceptors:
-            if not acceptor.listener.control:
-                acceptor.stop()
-                acceptor.hurry(self._settings.linger)
-                await acceptor.settled()
-                if self._line is not None:
-                    acceptor.listener.close()  # our end of it: held on to, it would keep the address taken
-        for endpoint in self._endpoints:
-            for _ in endpoint.drain_in_steps():
-                await asyncio.sleep(0)
-        while self._busy() and self._stops < 2 and monotonic() < self._drain_end:
-            await asyncio.sleep(DRAIN_TICK_SECONDS)
-            for acceptor, endpoint in self._acceptors:
-                acceptor.sweep(monotonic())
-                endpoint.sweep(monotonic())
-        return await self._cut()
-
-    def _busy(self) -> bool:
-        return any(
-            acceptor.pending or endpoint.connections or endpoint.service.running
-            for acceptor, endpoint in self._acceptors
-            if not acceptor.listener.control
-        )
-
-    async def _cut(self) -> int:
-        """Cancel the applications that still run, and end what connections are left."""
-        service = self._endpoints[0].service
-        for acceptor, endpoint in self._acceptors:
-            if not acceptor.listener.control:
-                acceptor.abort()
-                endpoint.cutting = True
-        cut = service.figures.requests
-        running = service.running
-        if running or cut:
-            why = "told to stop a second time" if self._stops > 1 else "the graceful timeout has passed"
-            what = [_count(cut, "request")] if cut else []
-            if len(running) > cut:
-                what.append(_count(len(running) - cut, "background task"))
-            self._log.warning(f"Cut {' and '.join(what)}: {why}", code="drain_cut", requests_cut=cut)
-            for task in running:
-                task.cancel()
-            if running:
-                await asyncio.wait(running, timeout=CANCEL_SECONDS)
-        for endpoint in self._endpoints:
-            for connection in list(endpoint.connections):
-                connection.finish()
-        left = FLUSH_SECONDS
-        while left > 0 and any(endpoint.connections for endpoint in self._endpoints):
-            await asyncio.sleep(DRAIN_TICK_SECONDS)
-            left -= DRAIN_TICK_SECONDS
-        for acceptor, endpoint in self._acceptors:
-            acceptor.stop()
-            for connection in list(endpoint.connections):
-                connection.abort()
-        return cut
-
     async def _shut_down(self) -> None:
-        left = max(self._drain_end - monotonic(), SHUTDOWN_SECONDS)
+        left = max(self._drain.left, SHUTDOWN_SECONDS)
         shutdown = self._loop.create_task(self._lifespan.shutdown())
-        while not shutdown.done() and left > 0 and self._stops < 2:
-            await asyncio.wait({shutdown}, timeout=DRAIN_TICK_SECONDS)
-            left -= DRAIN_TICK_SECONDS
+        while not shutdown.done() and left > 0 and not self._drain.hurried:
+            await asyncio.wait({shutdown}, timeout=SHUTDOWN_TICK_SECONDS)
+            left -= SHUTDOWN_TICK_SECONDS
         if not shutdown.done():
             self._log.warning("The application's shutdown did not end in time", code="drain_cut", requests_cut=0)
             shutdown.cancel()
@@ -358,9 +291,9 @@ class Life:
         """Stop by ourselves, where that was asked for; with workers it is the master's to see to."""
         figures = self._endpoints[0].service.figures
         if self._limit and figures.answered >= self._limit:
-            self._on_stop(f"--max-requests, after {figures.answered} answers")
+            self._begin_stop(f"--max-requests, after {figures.answered} answers")
         elif self._idle.is_over(now, figures.connections, figures.answered):
-            self._on_stop(f"--idle-exit: no connection for {self._settings.idle_exit:g} s")
+            self._begin_stop(f"--idle-exit: no connection for {self._settings.idle_exit:g} s")
 
     def _on_signal(self, name: str) -> None:
         # A service manager tells all processes of a service (systemd.kill(5)), and so does the master: a worker that is
@@ -371,9 +304,14 @@ class Life:
     def _on_stop(self, name: str) -> None:
         self._stops += 1
         if self._stops == 1:
-            self._say(f"Stopping on {name}: draining", code="stopping", signal=name)
+            self._begin_stop(name)
         else:
             self._log.warning(f"Stopping at once on a second {name}", code="stopping", signal=name)
+            self._drain.hurried = True
+            self._stop.set()
+
+    def _begin_stop(self, name: str) -> None:
+        self._say(f"Stopping on {name}: draining", code="stopping", signal=name)
         self._stop.set()
 
     def _on_master(self, line: socket) -> None:
@@ -393,7 +331,8 @@ class Life:
         if word == RETIRE:
             for acceptor, _ in self._acceptors:
                 acceptor.listener.inherited = True  # so what waits in its backlog is left to them
-            self._on_stop("the master's word")
+            if not self._stops:  # else it leaves already: this is not to cut what it has begun
+                self._on_stop("the master's word")
             return
         if word == HURRY:
             self._stops = max(self._stops, 1)
@@ -413,26 +352,3 @@ class Life:
             if not acceptor.listener.control
         ):
             self._stop.set()
-
-
-def default_fields(settings: Settings, *, tls: bool) -> Headers:
-    """The fields that every response gets, with the present date (RFC 9110 section 6.6.1).
-
-    Args:
-        settings: Which ones, and the operator's own.
-        tls: The response goes over TLS.
-    """
-    own = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in settings.header]
-    names = {name for name, _ in own}
-    fields: Headers = []
-    if settings.date_header and b"date" not in names:
-        fields.append((b"date", formatdate(usegmt=True).encode("ascii")))
-    if settings.server_header and b"server" not in names:
-        fields.append((b"server", b"appserver"))
-    if tls and settings.hsts is not None and b"strict-transport-security" not in names:
-        fields.append((b"strict-transport-security", b"max-age=" + settings.hsts.encode("ascii")))
-    return fields + own
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,6 +1,6 @@
 """What the log tells of a worker that has ended and was not told to, or not in this way."""
 
-from appserver.process.blocker import find_blocker
+from appserver.process.blocker import find_blocker, find_place, read_stack
 from appserver.process.policy import DOOMED, HUNG, KILLED, SERVING, STARTING, STUCK
 from appserver.process.spawn import Worker
 from appserver.telemetry.log import Log
@@ -31,4 +31,11 @@ def report_loss(worker: Worker, state: str, stacks: str, timeout: float, log: Lo
             stacks=stacks,
         )
     elif state in (STARTING, DOOMED):
-        log.error(f"Worker {worker.pid} {worker.ending}: it was not ready", code="worker_failed", worker_pid=worker.pid)
+        place = find_place(read_stack(stacks))
+        where = f", and stood at {place}" if place else ""
+        log.error(
+            f"Worker {worker.pid} {worker.ending}: it was not ready{where}",
+            code="worker_failed",
+            worker_pid=worker.pid,
+            stacks=stacks or None,
+        )

@@ -1,7 +1,6 @@
 """The master: it starts workers, watches over them, and replaces them by others without a moment without any.
 
-    reload ──▶ generation N+1 starts, on the same listeners ──all ready──▶ N leaves, N+1 serves
-                                    └──one fails, or is late──▶ N+1 ends, N goes on
+    reload ──▶ a generation of workers takes over from the one before, on the same listeners (`process.reload`)
     upgrade ──▶ another version of appserver goes on from here, as the same process (`process.upgrade`) ──▶ reload
 
 It never imports the application and serves none of its requests; it owns the sockets, the signals, the control socket
@@ -16,7 +15,6 @@ from asyncio import AbstractEventLoop, Future, TimerHandle
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from contextvars import Context
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -25,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from appserver import __version__
 from appserver.asgi.control import make_control
 from appserver.asgi.service import Service
-from appserver.errors import AppserverError, Exit
+from appserver.errors import Exit
 from appserver.net.backlog import read_backlogs
 from appserver.net.listeners import Listener
 from appserver.process.crew import Crew
@@ -37,6 +35,8 @@ from appserver.process.life import DRAINING, SERVING, STARTING, WARM_SECONDS
 from appserver.process.metering import describe_certificate, describe_lost, make_statsd, report_certificates
 from appserver.process.operations import Led, describe_drained
 from appserver.process.relief import Relief, drop_all, spend_largest
+from appserver.process.reload import Reloads
+from appserver.process.signals import IGNORED, STOPS, leave
 from appserver.process.upgrade import Upgrades
 from appserver.settings import TABLE as ROWS
 from appserver.settings import Loaded
@@ -44,6 +44,7 @@ from appserver.system.image import held_signals, leave_signals, release_signals
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import LEVELS, Log
 from appserver.telemetry.metrics import Snapshot, Window, summarize
+from appserver.telemetry.text import show_count
 from appserver.wire.select import warm
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Master:
         loop: AbstractEventLoop,
         estate: Estate | None = None,
     ) -> None:
-        self._loaded, self._resolve, self._listeners = loaded, resolve, listeners
+        self._loaded, self._listeners = loaded, listeners
         self._notifier, self._log, self._loop = notifier, log, loop
         loop.set_default_executor(ThreadPoolExecutor(1, initializer=leave_signals))
         # Asked now: those of our own are closed as soon as the stop begins.
@@ -91,14 +92,15 @@ class Master:
         tally = estate.tally if estate is not None else Tally()
         self._begun = tally.begun
         self._relief.told = tally.memory_pressure
-        self._reloads, self._reloads_failed, self._stops = tally.reloads, tally.reloads_failed, 0
+        self._stops = 0
         self._window = Window()
         self.failure: str | None = None  # of the last reload or upgrade
         self._stopped = asyncio.Event()
-        self._reloading: asyncio.Task[str | None] | None = None
-        self._next: asyncio.Task[str | None] | None = None
         self._control: list[tuple[Acceptor, Endpoint]] = []
-        self._upgrades = Upgrades(self, self._crew, listeners, self._fixed, self._control, log, loop, estate)
+        self._reloads = Reloads(self, self._crew, resolve, self._fixed, notifier, log, loop, tally)
+        self._upgrades = Upgrades(
+            self, self._reloads, self._crew, listeners, self._fixed, self._control, log, loop, tally
+        )
         self._timers: dict[str, TimerHandle] = {}
         self._statsd: Statsd | None = None
         self.drained = tally.drained
@@ -110,11 +112,12 @@ class Master:
         """From the first generation to the end of the last."""
         # Ignored by who has started this process, it would have the kernel reap workers: waitid(2), ECHILD.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             self._loop.add_signal_handler(number, self._on_stop, number.name)
         # From the start: what these do to a process without a handler is to end or to stop it.
-        self._loop.add_signal_handler(signal.SIGHUP, self._on_change, signal.SIGHUP.name, self.reload)
+        self._loop.add_signal_handler(signal.SIGHUP, self._on_change, signal.SIGHUP.name, self._reloads.begin)
         self._loop.add_signal_handler(signal.SIGUSR2, self._on_change, signal.SIGUSR2.name, self._upgrades.begin)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._log.warning, IGNORED[signal.SIGUSR1])
         self._loop.add_signal_handler(signal.SIGTTIN, self._on_change, signal.SIGTTIN.name, partial(self._resize, 1))
         self._loop.add_signal_handler(signal.SIGTTOU, self._on_change, signal.SIGTTOU.name, partial(self._resize, -1))
         crew = self._crew
@@ -137,17 +140,19 @@ class Master:
                 self._statsd.close()
 
     async def _begin_first(self) -> Exit:
-        first = self._begin(self._loaded)
-        self._notifier.status(f"Starting {_count(first.wanted, 'worker')}")
+        first = self.begin(self._loaded)
+        self._notifier.status(f"Starting {show_count(first.wanted, 'worker')}")
         stop = self._loop.create_task(self._stopped.wait())
         either: set[Future[Any]] = {first.complete, stop}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         code, status = Exit.OK, STOPPING
-        if first.complete.done() and (failure := await first.settle()) is not None:
+        failure = await first.settle() if first.complete.done() else None
+        # Where all of a service are told to stop, its workers may be quicker: that is no failure.
+        if failure is not None and not self.stopping:
             code, status = first.exit_code, f"Not started: {failure}"
             self._notifier.failed(int(code), status)
         else:
-            if first.complete.done():
+            if first.complete.done() and failure is None:
                 self._serve(first)
             await stop
         stop.cancel()
@@ -157,10 +162,10 @@ class Master:
         self._crew.promote(first)
         self._watch_idle(first)
         self.state = SERVING
-        self._notifier.ready(self._status())
+        self._notifier.ready(self.status)
         addresses = ", ".join(listener.url for listener in self._listeners)
         self._log.info(
-            f"Serving {first.settings.app} on {addresses} with {_count(first.wanted, 'worker')}",
+            f"Serving {first.settings.app} on {addresses} with {show_count(first.wanted, 'worker')}",
             code="ready",
             listeners=addresses,
             workers=first.wanted,
@@ -170,9 +175,7 @@ class Master:
         self.state = DRAINING
         self._notifier.stopping(status)
         self._upgrades.cancel()
-        for reload in (self._reloading, self._next):
-            if reload is not None:
-                reload.cancel()
+        self._reloads.cancel()
         for listener in self._listeners:
             # The workers take what waits in it; who comes later must not wait for nobody, and a successor may bind.
             if not (listener.inherited or listener.control):
@@ -183,8 +186,15 @@ class Master:
         for timer in self._timers.values():
             timer.cancel()
         self._log.info("Stopped", code="stopped", workers_lost=self._crew.lost)
+        if code in (Exit.OK, Exit.CUT):  # else why it did not start is what is shown
+            self._notifier.status("Stopped, requests were cut" if code is Exit.CUT else "Stopped")
         for acceptor, _ in self._control:
             acceptor.stop()
+        # The loop, when it is closed, would leave the system's own handlers behind.
+        with held_signals(STOPS):
+            for number in STOPS:
+                self._loop.remove_signal_handler(number)
+            leave(code, self._log)
         return code
 
     def _on_change(self, name: str, change: Callable[[], object]) -> None:
@@ -196,99 +206,39 @@ class Master:
     def _on_stop(self, reason: str) -> None:
         self._stops += 1
         if self._stops == 1:
-            self._log.info(f"Stopping on {reason}: draining", code="stopping", signal=reason)
-            self._stopped.set()
+            self._begin_stop(reason)
         else:
             self._log.warning(f"Stopping at once on a second {reason}", code="stopping", signal=reason)
             self._crew.hurry()
 
+    def _begin_stop(self, reason: str) -> None:
+        self._log.info(f"Stopping on {reason}: draining", code="stopping", signal=reason)
+        self._stopped.set()
+
     # Generations
 
-    def _begin(self, loaded: Loaded) -> Generation:
+    def begin(self, loaded: Loaded) -> Generation:
+        """Start a generation with these settings."""
         # What takes a restart is as it was, for workers too: they would serve what nobody listens for.
         fixed = {row.name: getattr(self._fixed, row.name) for row in ROWS if not row.reload}
         workers = loaded.settings.workers or self._fixed.workers
         settings = replace(loaded.settings, workers=workers, **fixed).anchored()
         return self._crew.begin(settings, {**self._environ, **loaded.variables})
 
-    def reload(self) -> "asyncio.Task[str | None]":
-        """Begin a reload; its result is None, or what went wrong.
-
-        While one is under way all who ask get the same next one: what they have changed may have come too late for
-        the one that runs.
-        """
-        # Not in the context of the request that asks for it, whose id its records would have.
-        if self._next is None:
-            if self._reloading is None or self._reloading.done():
-                self._reloading = self._loop.create_task(self._reload(), context=Context())
-                return self._reloading
-            self._next = self._loop.create_task(self._reload_after(self._reloading), context=Context())
-        # Also where the one before it has just ended: two at a time would retire each other's generations.
-        return self._next
-
-    async def _reload_after(self, before: "asyncio.Task[str | None]") -> str | None:
-        await asyncio.wait({before})
-        self._reloading, self._next = self._next, None
-        return await self._reload()
-
-    async def _reload(self) -> str | None:
-        began = monotonic()
-        self._notifier.reloading("Reloading: a new generation starts")
-        generation = None
-        try:
-            loaded = self._resolve()
-            self._warn_of_fixed(loaded)
-            generation = self._begin(loaded)
-            failure = await generation.settle()
-            if failure is None:
-                self._take_over(generation, loaded, monotonic() - began)
-        except AppserverError as error:
-            failure = str(error)
-        except Exception as error:  # noqa: BLE001 - whatever it was: READY=1 has to end this
-            failure = f"{type(error).__name__}: {error}"
-        if failure is not None:
-            if generation is not None:
-                self._crew.retire(generation)
-            self._reloads_failed += 1
-            self._log.error(
-                f"The reload has failed, and the workers from before go on: {failure}", code="reload_failed"
-            )
-        self.failure = failure and f"Reload failed: {failure}"
-        self._notifier.ready(self._status())
-        return failure
-
-    def _take_over(self, generation: Generation, loaded: Loaded, took: float) -> None:
+    def take_over(self, generation: Generation, loaded: Loaded) -> None:
+        """Serve with this generation, which has these settings, from now on."""
         self._crew.promote(generation)
         self._watch_idle(generation)
         self._log.channel.threshold = LEVELS[generation.settings.log_level]
         self._loaded = loaded
-        self._reloads += 1
-        self._log.info(
-            f"Reloaded in {took:.1f} s: generation {generation.number} serves",
-            code="reloaded",
-            generation=generation.number,
-            duration_us=round(took * 1_000_000),
-        )
 
     def _watch_idle(self, generation: Generation) -> None:
         self._idle = Idle(generation.settings.idle_exit if can_leave(self._listeners) else 0.0, monotonic())
 
-    def _warn_of_fixed(self, loaded: Loaded) -> None:
-        """Say which changed settings take a restart."""
-        if loaded.settings.workers is None:
-            self._log.warning(f"workers cannot go without a restart: {self._fixed.workers} stay")
-        for row in ROWS:
-            before, after = getattr(self._fixed, row.name), getattr(loaded.settings, row.name)
-            if not row.reload and before != after:
-                self._log.warning(
-                    f"{row.name} cannot change without a restart: {row.kind.write(before)} stays",
-                    code="socket_ignored" if row.group == "Listening" else None,
-                )
-
     def _resize(self, step: int) -> None:
         """One worker more or less (SIGTTIN, SIGTTOU)."""
         wanted = self._crew.resize(step)
-        self._log.info(f"{_count(wanted, 'worker')} from now on", workers=wanted)
+        self._log.info(f"{show_count(wanted, 'worker')} from now on", workers=wanted)
 
     # Another version (`process.upgrade`)
 
@@ -296,8 +246,8 @@ class Master:
         """What was counted since the service began."""
         return Tally(
             begun=self._begun,
-            reloads=self._reloads,
-            reloads_failed=self._reloads_failed,
+            reloads=self._reloads.done,
+            reloads_failed=self._reloads.failed,
             upgrades=self._upgrades.done,
             upgrades_failed=self._upgrades.failed,
             drained=self.drained,
@@ -345,16 +295,17 @@ class Master:
             # A worker that has told nothing yet may have connections.
             if not self._crew.told:
                 self._idle.restart(now)
-            elif self._idle.is_over(now, figures.connections, figures.answered) and not self._stops:
-                self._on_stop(f"--idle-exit: no connection for {self._loaded.settings.idle_exit:g} s")
-            if not (self.reloading or self._upgrades.runs):
+            elif self._idle.is_over(now, figures.connections, figures.answered) and not self.stopping:
+                self._begin_stop(f"--idle-exit: no connection for {self._loaded.settings.idle_exit:g} s")
+            if not (self._reloads.runs or self._upgrades.runs):
                 self.show()
         else:
             # Starting as well: --timeout-worker-start bounds it, and TimeoutStartSec= may be shorter.
             self._notifier.extend(EXTEND_SECONDS)
-        if self.state == DRAINING and self._stops:
-            requests = _count(self._crew.figures().requests, "request")
-            self._notifier.status(f"Draining: {_count(len(self._crew.workers), 'worker')} left, {requests} in flight")
+        if self.state == DRAINING and self.stopping:
+            workers = show_count(len(self._crew.workers), "worker")
+            requests = show_count(self._crew.figures().requests, "request")
+            self._notifier.status(f"Draining: {workers} left, {requests} in flight")
 
     def _look(self) -> None:
         self._timers["look"] = self._loop.call_later(1.0, self._look)
@@ -378,11 +329,8 @@ class Master:
         self._timers[endpoint.name] = self._loop.call_later(1.0, self._sweep, endpoint)
 
     async def reload_for_control(self) -> str | None:
-        """Reload, and wait for it; what went wrong, or None where a stop has cancelled it."""
-        # Not awaited itself: whoever asked is to hear of that.
-        reload = self.reload()
-        await asyncio.wait({reload})
-        return None if reload.cancelled() else reload.result()
+        """Reload; what went wrong, or None where a stop has cancelled it."""
+        return await self._reloads.begin_and_tell()
 
     async def upgrade_for_control(self) -> str | None:
         """Upgrade; what went wrong before the exec."""
@@ -411,8 +359,8 @@ class Master:
             "listeners": self._urls,
             "workers_wanted": current.wanted if current else 0,
             "workers_lost": self._crew.lost,
-            "reloads": self._reloads,
-            "reloads_failed": self._reloads_failed,
+            "reloads": self._reloads.done,
+            "reloads_failed": self._reloads.failed,
             "memory_pressure": self._relief.told,
             "upgrades": self._upgrades.done,
             "upgrades_failed": self._upgrades.failed,
@@ -425,36 +373,30 @@ class Master:
 
     def snapshot(self) -> Snapshot:
         """What those who watch are told."""
-        reloads = {"succeeded": self._reloads, "failed": self._reloads_failed}
+        reloads = {"succeeded": self._reloads.done, "failed": self._reloads.failed}
         backlogs = read_backlogs(self._listeners)
         return Snapshot(__version__, self._crew.figures(), backlogs, self._crew.supervision(reloads))
 
     @property
     def stopping(self) -> bool:
-        """It was told to stop."""
-        return self._stops > 0
-
-    @property
-    def reloading(self) -> bool:
-        """A reload runs, or is about to."""
-        return self._next is not None or (self._reloading is not None and not self._reloading.done())
+        """It was told to stop, or does so by itself."""
+        return self._stopped.is_set()
 
     def show(self, text: str | None = None) -> None:
         """Show the operator this, or how all is."""
-        self._notifier.status(text or self._status())
+        self._notifier.status(text or self.status)
 
-    def _status(self) -> str:
+    @property
+    def status(self) -> str:
+        """How all is, for `systemctl status`."""
         current, figures = self._crew.current, self._crew.figures()
         serving, wanted = (current.serving, current.wanted) if current else (0, 0)
         # Until one succeeds: what serves is not what was deployed.
         failed = f"{self.failure}. " if self.failure is not None else ""
         failed = describe_drained(self.drained) + failed
         return (
-            f"{failed}Serving: {serving} of {_count(wanted, 'worker')}, {_count(figures.connections, 'connection')},"
-            f" {_count(figures.requests, 'request')} in flight, {figures.answered} answered,"
-            f" {figures.failed} failed{describe_certificate(figures)}{describe_lost(figures.log_dropped)}"
+            f"{failed}Serving: {serving} of {show_count(wanted, 'worker')},"
+            f" {show_count(figures.connections, 'connection')}, {show_count(figures.requests, 'request')} in flight,"
+            f" {figures.answered} answered, {figures.failed} failed"
+            f"{describe_certificate(figures)}{describe_lost(figures.log_dropped)}"
         )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,5 +1,6 @@
 """What a serving process tells of itself: its own counters, with those that its parts keep."""
 
+import json
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from time import time
@@ -61,6 +62,15 @@ class Meter:
         """What those who watch are told."""
         backlogs = read_backlogs(acceptor.listener for acceptor in self._acceptors)
         return Snapshot(__version__, self.read(), backlogs, None)
+
+
+def read_report(text: str) -> tuple[Metrics | None, str | None]:
+    """The figures of a report to a master and the state that it tells, whatever the text is."""
+    try:
+        report = json.loads(text)
+        return Metrics.load(report), report.get("state")
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return None, None
 
 
 def report_certificates(metrics: Metrics) -> dict[str, Any]:

@@ -131,6 +131,7 @@ class Operations(ABC):
         level = request.words.get("level")
         if level is None:
             return Answer({"level": read_level(self._log)})
+        level = level.lower() if isinstance(level, str) else level
         if not isinstance(level, str) or level not in LEVELS:
             hint = nearest(level, LEVELS) if isinstance(level, str) else None
             meant = f"; did you mean {hint}?" if hint else ""

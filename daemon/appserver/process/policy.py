@@ -5,9 +5,9 @@
        │                   └── retired, or stops by itself ──▶ LEAVING
        └── exits, or is late ──▶ its generation has failed, or it is tried again
 
-    LEAVING ──late──▶ STUCK, where it is asked where it stands, and then killed
+    LEAVING ──late──▶ STUCK, where it is asked where it stands, and then killed; STARTING ──late──▶ DOOMED likewise
 
-The master feeds events and does what the actions say (`process.master`). A worker that is gone takes no more events.
+The crew feeds events and does what the actions say (`process.crew`). A worker that is gone takes no more events.
 """
 
 from typing import Final, NamedTuple
@@ -50,7 +50,7 @@ NOTHING: Final = "nothing"
 TABLE: Final = {
     (STARTING, READY): (ADMIT, SERVING),
     (STARTING, EXITED): (FAIL, GONE),
-    (STARTING, LATE): (KILL, DOOMED),
+    (STARTING, LATE): (EXPLAIN, DOOMED),
     (STARTING, RETIRED): (STOP, LEAVING),
     (STARTING, STOPS): (NOTHING, STARTING),
     (SERVING, STOPS): (REPLACE, LEAVING),
@@ -111,8 +111,8 @@ class Patience(NamedTuple):
 
     def of(self, state: str) -> float:
         """The deadline of a state, from when it began; in SERVING from the last beat."""
-        known = {STARTING: self.start, SERVING: self.beat, LEAVING: self.leave, HUNG: self.explain, STUCK: self.explain}
-        return known.get(state, self.die)
+        known = {STARTING: self.start, SERVING: self.beat, LEAVING: self.leave, KILLED: self.die}
+        return known.get(state, self.explain)
 
 
 SETTLED_SECONDS: Final = 10.0

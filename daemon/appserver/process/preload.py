@@ -30,20 +30,19 @@ from typing import Any, Final, NoReturn
 
 from appserver.errors import ApplicationError, Exit, OperatorError, UsageError
 from appserver.process.endpoints import import_late
+from appserver.process.failures import end_early, report_failure
 from appserver.process.handover import Handover, take
-from appserver.process.life import STOPS
-from appserver.process.worker import (
+from appserver.process.signals import (
+    STOPS,
     StoppedEarly,
-    end_early,
     end_with_master,
     ignore_orders,
     ignore_resize,
-    import_application,
+    keep_exit_code,
     leave,
-    report_failure,
-    serve_for_master,
     stop_early,
 )
+from appserver.process.worker import import_application, serve_for_master
 from appserver.system.image import release_signals
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import build
@@ -62,6 +61,7 @@ def preload(handover: Handover) -> Exit:
     notifier = Notifier(handover.line)
     log = build(settings.log_level, settings.log_format)
     try:
+        keep_exit_code()
         stop_early()
         ignore_orders(None)
         ignore_resize()
@@ -81,21 +81,19 @@ def preload(handover: Handover) -> Exit:
         gc.freeze()
         end_with_master(handover.line, wanted=False)
         handover.line.setblocking(True)  # there is nothing to do but to wait for orders
+        for number in STOPS:
+            signal.signal(number, _end_at_once)
         notifier.ready(f"Preloaded {settings.app}")
         worker = _fork_on_order(handover, notifier)
-    except StoppedEarly:
-        code = end_early(log)
+    except StoppedEarly as stop:
+        code = end_early(stop, log)
     except (OperatorError, ApplicationError) as error:
-        code = error.exit_code
-        if handover.take_voice():
-            report_failure(error, notifier, log)
+        code = report_failure(error, notifier, log if handover.take_voice() else None)
     else:
         if worker is not None:
             return serve_for_master(worker, application, log)
-        # Without exit handlers of the application: what they would clear away is still its workers'.
-        _flush()
-        os._exit(Exit.OK)
-    leave(code)
+        _end_at_once()
+    leave(code, log)
     return code
 
 
@@ -114,7 +112,7 @@ def _fork_on_order(handover: Handover, notifier: Notifier) -> Handover | None:
     """Fork a worker for each order.
 
     Returns:
-        In a worker, what it is given. None in the preloader, when it is to end.
+        In a worker, what it is given. None in the preloader, whose master is gone.
     """
     try:
         while True:
@@ -137,7 +135,7 @@ def _fork_on_order(handover: Handover, notifier: Notifier) -> Handover | None:
             os.close(stacks)
             notifier.forked(number, pid, errno)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-    except (StoppedEarly, OSError):
+    except OSError:
         return None
 
 
@@ -204,6 +202,16 @@ def _become(name: str) -> None:
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
         numpy.seed()
+
+
+def _end_at_once(*_: object) -> NoReturn:
+    """End without exit handlers of the application: what they would clear away is still its workers'.
+
+    From when workers may be ordered SIGTERM does this. The service manager and the master both send it, a moment apart.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # or the second would meet the first one's flush
+    _flush()
+    os._exit(Exit.OK)
 
 
 def _flush() -> None:

@@ -225,6 +225,8 @@ class Preloaders:
             self._loop.remove_reader(process.line)
         for said in told:
             preloader.ready = preloader.ready or "READY" in said
+            if "EXIT_STATUS" in said:
+                process.reason = said.get("STATUS", "")
             if "X_FORKED" in said:
                 self._on_forked(preloader, said["X_FORKED"])
         self._send(preloader)
@@ -286,6 +288,7 @@ class Preloaders:
                 # By SIGTERM: systemctl stop sends it to all processes of a unit, and this one needs no time for it.
                 self._log.debug(f"Preloader {process.pid} has ended; {next_one}", worker_pid=process.pid)
             why = f"the preloader {ending}" + ("" if preloader.ready or preloader.late else " before it was ready")
+            why += f": {process.reason}" if process.reason else ""
             exit_code = Exit(code) if code in (Exit.USAGE, Exit.STARTUP) else Exit.STARTUP
             if missed:
                 self._fail(preloader.generation, why, exit_code, missed)

@@ -9,19 +9,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from appserver.net.listeners import Listener
 from appserver.process.handover import DROP, HURRY, RETIRE, VARIABLE, environment_for_workers, write
 from appserver.process.idle import draw_limit
 from appserver.process.policy import DOOMED, SERVING, STARTING
-from appserver.process.worker import EXPLAIN_SIGNAL
+from appserver.process.signals import EXPLAIN_SIGNAL
 from appserver.settings import Settings
 from appserver.system.image import ORDERS, held_signals
 from appserver.system.memory import read_resident
-
-if TYPE_CHECKING:
-    from appserver.telemetry.metrics import Metrics
+from appserver.telemetry.metrics import Metrics, brief
 
 STACKS_SIZE: Final = 256 * 1024
 
@@ -73,6 +71,7 @@ class Worker:
         pidfd: Becomes readable when it ends.
         succeeded: Another one takes its place; it leaves when that one serves.
         failures: Workers in its place that did not live long, before it.
+        reason: Why it could not start, as it said itself; empty before that.
     """
 
     __slots__ = (
@@ -92,6 +91,7 @@ class Worker:
         "line",
         "number",
         "pidfd",
+        "reason",
         "report",
         "since",
         "state",
@@ -111,7 +111,7 @@ class Worker:
         self.state = STARTING
         self.begun = self.since = self.beat = monotonic()
         self.report: Metrics | None = None
-        self.failures = 0
+        self.failures, self.reason = 0, ""
         self.succeeded = False
         self._settings = settings
         # Not all at once: they were started together.
@@ -208,6 +208,17 @@ class Worker:
         if settings.max_memory and (memory := self.memory) >= settings.max_memory:
             return Spent("memory", f"it takes {memory >> 20} MiB of memory (--max-memory)")
         return None
+
+    def describe(self) -> dict[str, Any]:
+        """What `/status` tells of it."""
+        return {
+            "pid": self.pid,
+            "state": self.state,
+            "generation": self.generation,
+            "uptime": round(monotonic() - self.begun, 3),
+            "memory": self.memory,
+            **brief(self.report or Metrics()),
+        }
 
     def reap(self) -> int:
         """Take its exit code and let go of everything; it has ended."""

@@ -8,10 +8,11 @@ from appserver.errors import Exit, ListenError, OperatorError
 from appserver.net.listeners import Listener, open_listeners
 from appserver.process.doubts import find_doubts
 from appserver.process.estate import Estate, EstateError, adopt_listeners, take
+from appserver.process.failures import report_failure
 from appserver.process.handover import read_settings
-from appserver.process.idle import can_leave
+from appserver.process.idle import are_inherited, can_leave
 from appserver.process.master import Master
-from appserver.process.worker import report_failure, tell_crashes
+from appserver.process.signals import keep_exit_code, tell_crashes
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import occupy_standard, raise_limit, take_inherited
 from appserver.system.image import hold_orders
@@ -32,6 +33,7 @@ def supervise(loaded: Loaded, resolve: Callable[[], Loaded]) -> Exit:
     occupy_standard()
     hold_orders()
     tell_crashes()
+    keep_exit_code()
     settings = loaded.settings.anchored()
     log, notifier = build(settings.log_level, settings.log_format), Notifier()
     listeners: list[Listener] = []
@@ -64,6 +66,7 @@ def resume(resolve: Callable[[], Loaded]) -> Exit:
         The process's exit code.
     """
     tell_crashes()
+    keep_exit_code()
     notifier = Notifier()
     try:
         estate = take(os.environ)
@@ -97,4 +100,6 @@ async def _live(
 
 def _find_doubts(settings: Settings, listeners: list[Listener]) -> Iterator[str]:
     encrypted = any(listener.tls for listener in listeners)
-    return find_doubts(settings, encrypted=encrypted, activated=can_leave(listeners))
+    return find_doubts(
+        settings, encrypted=encrypted, activated=can_leave(listeners), inherited=are_inherited(listeners)
+    )

@@ -23,6 +23,7 @@ from appserver.net.listeners import Listener
 from appserver.process.crew import Crew
 from appserver.process.estate import Estate, Tally, gather, write
 from appserver.process.rehearsal import UpgradeError, rehearse
+from appserver.process.reload import Reloads
 from appserver.settings import Settings
 from appserver.system.image import ESTATE, Command, become, find_command
 from appserver.telemetry.log import Log
@@ -52,13 +53,6 @@ class Serving(Protocol):
     def stopping(self) -> bool:
         """It was told to stop."""
 
-    @property
-    def reloading(self) -> bool:
-        """A reload runs, or is about to."""
-
-    def reload(self) -> "Task[str | None]":
-        """Reload."""
-
     def tally(self) -> Tally:
         """What it has counted."""
 
@@ -74,13 +68,14 @@ class Upgrades:
 
     Args:
         master: That one.
+        reloads: Its reloads.
         crew: Its workers.
         listeners: What they serve.
         fixed: Settings that no reload changes.
         control: What accepts on the control socket; filled by the master.
         log: Where events go.
         loop: The running loop.
-        before: What the image before this one has left, if there was one.
+        tally: What the images before this one have counted.
 
     Attributes:
         done: How many there were.
@@ -91,17 +86,19 @@ class Upgrades:
     def __init__(
         self,
         master: Serving,
+        reloads: Reloads,
         crew: Crew,
         listeners: Sequence[Listener],
         fixed: Settings,
         control: "Sequence[tuple[Acceptor, Endpoint]]",
         log: Log,
         loop: AbstractEventLoop,
-        before: Estate | None,
+        tally: Tally,
     ) -> None:
-        self._master, self._crew, self._listeners, self._fixed = master, crew, listeners, fixed
+        self._master, self._reloads, self._crew = master, reloads, crew
+        self._listeners, self._fixed = listeners, fixed
         self._control, self._log, self._loop = control, log, loop
-        self.done, self.failed = (before.tally.upgrades, before.tally.upgrades_failed) if before is not None else (0, 0)
+        self.done, self.failed = tally.upgrades, tally.upgrades_failed
         self._rehearsed = asyncio.Event()
         self._begun: Task[str | None] | None = None
         self._completing: Task[None] | None = None
@@ -165,12 +162,12 @@ class Upgrades:
     async def _become(self, command: Command, version: str) -> NoReturn:
         """Go on as another image of this process, as soon as no reload runs."""
         while not self._master.stopping:
-            if self._master.reloading:
+            if self._reloads.runs:
                 await asyncio.sleep(LOOK_SECONDS)
                 continue
             async with self._hung_up():
                 # Behind its wait a reload may have begun.
-                if not self._master.reloading:
+                if not self._reloads.runs:
                     async with self._master.rest():
                         await self._exec(command, version)
         raise UpgradeError("the server stops")
@@ -217,7 +214,7 @@ class Upgrades:
     # Behind it
 
     async def _complete(self, before: str) -> None:
-        failure = await self._master.reload()
+        failure = await self._reloads.begin()
         if failure is None:
             self.done += 1
             self._log.info(f"Upgraded from {before} to {__version__}", code="upgraded", version=__version__)

@@ -4,17 +4,13 @@ import asyncio
 import faulthandler
 import os
 import signal
-import sys
-import threading
-from asyncio import AbstractEventLoop
+from asyncio import AbstractEventLoop, Task
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from fcntl import F_GETFL, F_SETFL, F_SETOWN, fcntl
 from functools import partial
 from socket import socket
-from time import sleep
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from appserver.asgi.control import make_control
 from appserver.asgi.edge import wrap
@@ -23,25 +19,30 @@ from appserver.asgi.lifespan import Lifespan
 from appserver.asgi.loader import load
 from appserver.asgi.service import Service
 from appserver.asgi.types import Application
-from appserver.errors import (
-    ApplicationError,
-    AppserverError,
-    CertificateError,
-    CredentialError,
-    Exit,
-    ListenError,
-    OperatorError,
-    UsageError,
-)
+from appserver.errors import ApplicationError, CertificateError, Exit, OperatorError, UsageError
 from appserver.net.listeners import Listener, open_listeners
 from appserver.process.doubts import find_doubts
+from appserver.process.drain import CANCEL_SECONDS
 from appserver.process.endpoints import find_https_port, make_connections, make_websockets
+from appserver.process.failures import end_early, report_failure
 from appserver.process.handover import Handover
-from appserver.process.idle import can_leave
-from appserver.process.life import CANCEL_SECONDS, STOPS, Life
+from appserver.process.idle import are_inherited, can_leave
+from appserver.process.life import Life
 from appserver.process.metering import make_statsd
 from appserver.process.operations import Alone
 from appserver.process.relief import Relief
+from appserver.process.signals import (
+    EXPLAIN_SIGNAL,
+    STOPS,
+    StoppedEarly,
+    end_with_master,
+    ignore_orders,
+    ignore_resize,
+    keep_exit_code,
+    leave,
+    stop_early,
+    tell_crashes,
+)
 from appserver.settings import Loaded, Settings
 from appserver.system.fds import occupy_standard, raise_limit, read_limit, take_inherited
 from appserver.system.image import release_signals
@@ -55,27 +56,7 @@ from appserver.wire.select import pick, pick_http2
 if TYPE_CHECKING:
     from appserver.net.renewal import Certificates
 
-LEAVE_SECONDS: Final = 5.0
-"""What threads and exit handlers of the application get once everything is answered."""
-
-EXPLAIN_SIGNAL: Final = signal.SIGRTMIN + 3
-"""Has a worker write the stacks of its threads to the file that its master reads; no signal that applications use."""
-
-IGNORED: Final[dict[int, str]] = {
-    signal.SIGHUP: "SIGHUP ignored: a single process has no reload; restart it (a socket unit loses no request)",
-    signal.SIGUSR2: "SIGUSR2 ignored: a single process is not upgraded in place; restart it, or use --workers",
-}
-"""What is for a master alone, and what a single process says to it."""
-
-_FAILURES: Final[dict[type[AppserverError], str]] = {
-    ListenError: "listen_failed",
-    CertificateError: "certificate_failed",
-    CredentialError: "certificate_failed",
-}
-
-
-class StoppedEarly(BaseException):
-    """SIGTERM or SIGINT while the application is imported; not an Exception, so that no import swallows it."""
+T = TypeVar("T")
 
 
 def serve(loaded: Loaded) -> Exit:
@@ -98,6 +79,7 @@ def serve(loaded: Loaded) -> Exit:
         # The first act, before anything opens a descriptor or starts a process that would inherit one, and before the
         # first record: under inetd stderr is the client's connection until it has been adopted.
         inherited = take_inherited()
+        keep_exit_code()
         stop_early()
         ignore_orders(log)
         raise_limit()
@@ -105,14 +87,14 @@ def serve(loaded: Loaded) -> Exit:
         if inherited.ignored:
             log.warning(inherited.ignored, code="socket_ignored")
         code = _serve(settings, listeners, notifier, log, loaded.warnings)
-    except StoppedEarly:
-        code = end_early(log)
+    except StoppedEarly as stop:
+        code = end_early(stop, log)
     except (OperatorError, ApplicationError) as error:
         code = report_failure(error, notifier, log)
     finally:
         for listener in listeners:
             listener.close()
-    leave(code)
+    leave(code, log)
     return code
 
 
@@ -132,20 +114,19 @@ def serve_for_master(handover: Handover, application: Any = None, log: Log | Non
     log = log or build(settings.log_level, settings.log_format)
     try:
         stop_early()
-        if application is None:
-            ignore_orders(None)  # else the preloader has, and the application may have a use for SIGUSR2 by now
+        if application is None:  # else the preloader has, and the application may have a use for SIGUSR2 by now
+            keep_exit_code()
+            ignore_orders(None)
         ignore_resize()
         release_signals()
         end_with_master(handover.line, wanted=True)
         faulthandler.register(EXPLAIN_SIGNAL, file=handover.stacks, all_threads=True)
         code = _serve(settings, list(handover.listeners), notifier, log, (), handover.line, application)
-    except StoppedEarly:
-        code = end_early(log)
+    except StoppedEarly as stop:
+        code = end_early(stop, log)
     except (OperatorError, ApplicationError) as error:
-        code = error.exit_code
-        if handover.take_voice():
-            report_failure(error, notifier, log)
-    leave(code)
+        code = report_failure(error, notifier, log if handover.take_voice() else None)
+    leave(code, log)
     return code
 
 
@@ -162,7 +143,12 @@ def _serve(
     if line is None:  # else it is the master's to tell, once
         for warning in (
             *warnings,
-            *find_doubts(settings, encrypted=certificates is not None, activated=can_leave(listeners)),
+            *find_doubts(
+                settings,
+                encrypted=certificates is not None,
+                activated=can_leave(listeners),
+                inherited=are_inherited(listeners),
+            ),
         ):
             log.warning(warning)
     relief = Relief(log, take_variables(os.environ))
@@ -182,79 +168,6 @@ def import_application(settings: Settings, notifier: Notifier, log: Log) -> Appl
     notifier.status(f"Starting: importing {settings.app}")
     log.debug("Starting", code="started", application=settings.app)
     return load(settings.app, settings.app_dir, settings.factory)
-
-
-def tell_crashes() -> None:
-    """Have a crash write its stacks.
-
-    systemd's watchdog ends what hangs with SIGABRT: they are in the journal then.
-    """
-    if sys.stderr is not None:
-        faulthandler.enable()
-
-
-def end_early(log: Log) -> Exit:
-    """Tell of a stop before anything was served."""
-    log.info("Stopped before the application had started", code="stopped", requests_cut=0)
-    return Exit.OK
-
-
-def report_failure(error: OperatorError | ApplicationError, notifier: Notifier, log: Log) -> Exit:
-    """Tell why nothing is served, in the log and to the service manager; the exit code that belongs to it."""
-    blamed = isinstance(error, ApplicationError)
-    event = "application_failed" if blamed else _FAILURES.get(type(error))
-    log.critical(str(error), code=event, exc_info=error.__cause__ if blamed else None)
-    notifier.failed(int(error.exit_code), str(error))
-    return error.exit_code
-
-
-def stop_early() -> None:
-    """Make SIGTERM and SIGINT end the process cleanly while there is no event loop to take them.
-
-    Without a handler a process with PID 1, in a container, ignores SIGTERM altogether.
-    """
-
-    def stop(*_: object) -> None:
-        raise StoppedEarly
-
-    for number in STOPS:
-        signal.signal(number, stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a preloader forks with them blocked
-
-
-def ignore_orders(log: Log | None) -> None:
-    """Keep SIGHUP and SIGUSR2 from ending the process; told to all of a service, they are for its master alone.
-
-    Before the application is imported, which may have a use for SIGUSR2 and then has it.
-
-    Args:
-        log: Of a single process, which tells that it has ignored them; None in one that has a master.
-    """
-
-    def ignore(number: int, _: object) -> None:
-        if log is not None:
-            log.warning(IGNORED[number])
-
-    # A handler, because what is ignored would be so in programs that the application starts, too (execve(2)).
-    for number in IGNORED:
-        signal.signal(number, ignore)
-
-
-def ignore_resize() -> None:
-    """Keep SIGTTIN and SIGTTOU from stopping the process (signal(7)); told to all, they are for the master alone."""
-    for number in (signal.SIGTTIN, signal.SIGTTOU):
-        # No handler: what reads from or writes to a terminal in the background would be told for ever.
-        signal.signal(number, signal.SIG_IGN)
-
-
-def end_with_master(line: socket, *, wanted: bool) -> None:
-    """Have the kernel end this process with its master, by SIGIO (fcntl(2), O_ASYNC).
-
-    As long as no event loop reads the line: an import that hangs would outlive a master that was killed.
-    """
-    fcntl(line, F_SETOWN, os.getpid())
-    flags = fcntl(line, F_GETFL)
-    fcntl(line, F_SETFL, flags | os.O_ASYNC if wanted else flags & ~os.O_ASYNC)
 
 
 def load_certificates(settings: Settings, listeners: Iterable[Listener], log: Log) -> "Certificates | None":
@@ -303,19 +216,24 @@ def _run(
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     main = loop.create_task(_live(settings, application, listeners, certificates, notifier, log, relief, line))
     try:
-        while True:
-            try:
-                return loop.run_until_complete(main)
-            except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
-                if main.done():
-                    raise
-                # sys.exit() in a task of the application's own, or loop.stop(): it ends that task, and nothing else.
-                log.error(  # noqa: TRY400 - structlog's, with the event's id
-                    "The application tried to stop the event loop", code="application_error", exc_info=error
-                )
+        return _complete(main, loop, log)
     finally:
-        _close(loop)
+        _close(loop, log)
         asyncio.set_event_loop(None)
+
+
+def _complete(task: Task[T], loop: AbstractEventLoop, log: Log) -> T:
+    """Turn the loop until the task is over, whatever others in it do; its result."""
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
+            if task.done():
+                raise
+            # sys.exit() in a task of the application's own, or loop.stop(): it ends that task, and nothing else.
+            log.error(  # noqa: TRY400 - structlog's, with the event's id
+                "The application tried to stop the event loop", code="application_error", exc_info=error
+            )
 
 
 def _make_loop(name: str) -> AbstractEventLoop:
@@ -331,18 +249,21 @@ def _make_loop(name: str) -> AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
-def _close(loop: AbstractEventLoop) -> None:
+def _close(loop: AbstractEventLoop, log: Log) -> None:
     """End what the application has left in the loop; asyncio.run() would wait without end for what ignores that.
 
     The loop itself is left to the end of the process: uvloop's close() hangs on a transport with unwritten bytes.
     """
-    tasks = asyncio.all_tasks(loop)
+    _complete(loop.create_task(_end(asyncio.all_tasks(loop), loop)), loop, log)
+
+
+async def _end(tasks: set[Task[Any]], loop: AbstractEventLoop) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_SECONDS))
+        await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
     with suppress(TimeoutError):
-        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), CANCEL_SECONDS))
+        await asyncio.wait_for(loop.shutdown_asyncgens(), CANCEL_SECONDS)
 
 
 async def _live(
@@ -416,24 +337,3 @@ async def _live(
 def _report(log: Log, loop: AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001
     """What nobody awaited: an application's forgotten task, or a fault of ours."""
     log.error(f"Unhandled in the event loop: {context['message']}", exc_info=context.get("exception"))
-
-
-def leave(code: Exit) -> None:
-    """See to it that the process ends, even when a thread of the application does not.
-
-    The interpreter waits for threads without end; the service manager would kill it, and record a failure. Who asks
-    for the end once more while it does has it at once.
-    """
-
-    def leave_now(*_: object) -> None:
-        os._exit(code)
-
-    for number in STOPS:
-        signal.signal(number, leave_now)
-    if threading.active_count() > 1:
-
-        def leave() -> None:
-            sleep(LEAVE_SECONDS)
-            os._exit(code)
-
-        threading.Thread(target=leave, daemon=True, name="appserver-leave").start()

@@ -31,7 +31,10 @@ def find_file(text: str) -> Path:
         raise CredentialError(f"{text}: expected the name of a credential, as in LoadCredential=NAME:PATH")
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
-        raise CredentialError(f"{text}: $CREDENTIALS_DIRECTORY is not set: the unit has no LoadCredential={name}:PATH")
+        raise CredentialError(
+            f"{text}: $CREDENTIALS_DIRECTORY is not set: this is not started by a unit with LoadCredential={name}:PATH "
+            f"(by hand: systemd-run --pipe --wait --collect -p LoadCredential={name}:PATH COMMAND)"
+        )
     path = Path(folder, name)
     if not path.exists():
         names = ", ".join(sorted(os.listdir(folder))) if Path(folder).is_dir() else ""  # noqa: PTH208 - names are wanted

@@ -9,6 +9,7 @@ import os
 import resource
 import socket
 import stat
+import struct
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +24,11 @@ from appserver.errors import ListenError
 
 _VARIABLES: Final = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES")
 _STANDARD_FDS: Final = range(3)
+_UCRED: Final = struct.Struct("iII")
+_OVERFLOW: Final = Path("/proc/sys/kernel/overflowuid")
+_UID_MAP: Final = Path("/proc/self/uid_map")
+_WHOLE: Final = ["0", "0", str(2**32 - 1)]
+"""The map of the first user namespace, which knows everybody."""
 
 LIMIT_MAX: Final = 512 * 1024
 """The hard limit that systemd gives to services. Some containers allow a thousand million, and there are programs that
@@ -174,6 +180,28 @@ def adopt(fd: int, name: str) -> InheritedSocket:
     sock.set_inheritable(False)
     sock.setblocking(False)
     return InheritedSocket(sock, name, fd, listening)
+
+
+def read_peer(sock: socket.socket) -> tuple[int, int, int]:
+    """PID, UID and GID of whoever connected a UNIX socket, or listens at its other end (unix(7), SO_PEERCRED).
+
+    The PID is 0 where the process is of another PID namespace.
+    """
+    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid, gid
+
+
+def is_nameless(uid: int) -> bool:
+    """Whether a peer's UID may stand for any user: for all that this user namespace does not know (user_namespaces(7)).
+
+    With `PrivateUsers=yes` these are all but root and the service's own user, and all have nobody's number.
+    """
+    try:
+        if uid != int(_OVERFLOW.read_bytes()):
+            return False
+        return not any(line.split() == _WHOLE for line in _UID_MAP.read_text().splitlines())
+    except (OSError, ValueError):
+        return False  # a kernel without user namespaces, or no /proc: then there is one namespace for us
 
 
 def _find_role(sock: socket.socket, where: str) -> bool:

@@ -16,7 +16,7 @@ from tests.certificates import Issuer
 from tests.conformance.http2.client import Silence
 from tests.integration.servers import Server, Starter
 
-PATIENCE: Final = 5.0
+PATIENCE: Final = 20.0
 """Seconds; what is right takes milliseconds."""
 
 PIECE: Final = 65_536

@@ -1,5 +1,7 @@
 """Who blocks an event loop is found in stacks, and told by a thread that looks at them."""
 
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -65,19 +67,38 @@ def render():
 """
 
 
+LAST_LINE = 11
+
+
 def stacks_of(folder: Path, last: str) -> str:
     """What faulthandler really writes of a process that stands in the line `last`."""
     (folder / "shop.py").write_text(SHOP.replace("LAST", last))
     command = [sys.executable, "-c", PROGRAM, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        assert child.stderr is not None
-        assert child.stdout.readline() == "here\n"
-        sleep(0.2)
-        child.send_signal(signal.SIGUSR1)
-        sleep(0.2)
-        child.kill()
-        return child.stderr.read()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"here\n"
+            stacks = ""
+            while f'shop.py", line {LAST_LINE} in ' not in stacks:  # it is still on its way there
+                stacks = dump(child)
+        finally:
+            child.kill()
+    return stacks
+
+
+def dump(child: subprocess.Popen[bytes]) -> str:
+    """All that faulthandler writes, up to the outermost line of the main thread."""
+    assert child.stderr is not None
+    text = ""
+    while not text.endswith(" in <module>\n"):
+        if not select.select([child.stderr], [], [], 0.2)[0]:
+            # Once more: what comes while another of its threads still writes is dropped.
+            child.send_signal(signal.SIGUSR1)
+            continue
+        data = os.read(child.stderr.fileno(), 1 << 16)
+        assert data, "it has ended"
+        text += data.decode()
+    return text
 
 
 @pytest.mark.parametrize(
@@ -92,7 +113,7 @@ def stacks_of(folder: Path, last: str) -> str:
 def test_the_blocker_is_the_innermost_line_of_the_application(last: str, tmp_path: Path) -> None:
     stacks = stacks_of(tmp_path, last)
     assert stacks.count("most recent call first") >= 2
-    assert find_blocker(stacks) == f"{tmp_path}/shop.py:11 in render"
+    assert find_blocker(stacks) == f"{tmp_path}/shop.py:{LAST_LINE} in render"
 
 
 def test_a_stack_of_libraries_alone_is_named_by_its_innermost_line() -> None:
@@ -131,7 +152,7 @@ def test_a_stack_without_frames_has_no_blocker() -> None:
 
 
 def test_a_loop_that_waits_is_told_from_one_that_is_blocked() -> None:
-    run = Frame(f"{OURS}/process/worker.py", 9, "_run")
+    run = Frame(f"{OURS}/process/worker.py", 9, "_complete")
     select = Frame("/usr/lib/python3.13/selectors.py", 5, "select")
     assert waits([select, Frame("/usr/lib/python3.13/asyncio/base_events.py", 7, "_run_once"), run])
     assert waits([run])  # uvloop
@@ -146,13 +167,13 @@ def test_what_blocks_is_told_when_the_loop_turns_again(shop: dict[str, Callable[
     records = Records()
     with watch(records) as one:
         one.turn()
-        shop["nap"](1.0)
+        shop["nap"](2.0)
         assert records.of("watchdog") == []
         one.turn()
     (told,) = records.of("watchdog")
     assert told["blocker"] == f"{tmp_path}/shop.py:5 in nap"
     assert told["message"].endswith(f" s, blocked in {told['blocker']}")
-    assert told["blocked_us"] > 800_000
+    assert told["blocked_us"] > 1_800_000
 
 
 def test_code_that_keeps_the_interpreters_lock_is_named_when_it_lets_go(
@@ -179,16 +200,16 @@ def test_one_that_is_not_late_is_not_told() -> None:
 
 def test_the_longest_of_many_is_told_with_their_number(shop: dict[str, Callable[..., None]]) -> None:
     records = Records()
-    with watch(records, pause=3.0) as one:
-        for seconds in (0.3, 0.4, 0.9, 0.3):
+    with watch(records, pause=60.0) as one:
+        for seconds in (0.3, 0.4, 0.9):
             shop["nap"](seconds)
             one.turn()
         assert len(records.of("watchdog")) == 1
-        while len(records.of("watchdog")) == 1:
-            sleep(0.05)
-            one.turn()
+        one._told -= 60.0  # as if so much time had passed
+        shop["nap"](0.3)
+        one.turn()
     _, later = records.of("watchdog")
-    assert "; 2 times more in the last 3 s, for less long" in later["message"]
+    assert "; 2 times more in the last 60 s, for less long" in later["message"]
     assert later["blocked_us"] > 700_000
 
 
@@ -198,7 +219,7 @@ def test_one_that_never_ends_is_told_of_once_while_it_lasts(
     records = Records()
     with watch(records, still=0.5) as one:
         one.turn()
-        shop["nap"](1.5)
+        shop["nap"](3.0)
         (told,) = records.of("watchdog")
         assert "The event loop has not turned for " in told["message"]
         assert told["blocker"] == f"{tmp_path}/shop.py:5 in nap"

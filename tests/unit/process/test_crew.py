@@ -26,7 +26,9 @@ def test_a_generation_that_takes_over_gets_the_workers_that_it_has_lost_before()
     async def live() -> None:
         crew = Crew([], build("critical", "json"), asyncio.get_running_loop())
         generation = crew.begin(NOBODY, os.environ)
-        assert await generation.settle() == "a worker ended with exit code 3 before it was ready"
+        failure = await generation.settle()
+        assert failure is not None
+        assert failure.startswith("a worker ended with exit code 3 before it was ready: nothing_at_all:app: no module")
         assert crew.workers == []
         crew.promote(generation)
         assert [worker.number for worker in crew.workers] == [1]

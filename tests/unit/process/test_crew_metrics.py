@@ -1,12 +1,9 @@
 """What a master sums up of its workers, with real workers whose application is not there."""
 
 import asyncio
-import json
 import os
 
-import pytest
-
-from appserver.process.crew import Crew, _parse
+from appserver.process.crew import Crew
 from appserver.settings import Settings
 from appserver.telemetry.log import build
 from appserver.telemetry.metrics import Metrics
@@ -39,14 +36,3 @@ def test_records_that_the_master_itself_loses_are_counted_also_by_who_takes_over
         assert crew.figures() == crew.past == Metrics(log_dropped=1)
 
     asyncio.run(live())
-
-
-def test_a_report_is_read_with_its_state() -> None:
-    metrics = Metrics(connections=3)
-    metrics.observe(200, 0.1)
-    assert _parse(json.dumps({"state": "serving", **metrics.dump()})) == (metrics, "serving")
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"state": "serving"}', "9" * 5000, "[" * 100_000])
-def test_what_is_no_report_tells_nothing(text: str) -> None:
-    assert _parse(text) == (None, None)

@@ -169,7 +169,9 @@ def test_a_worker_that_ends_while_none_is_watched_is_heard_of_afterwards() -> No
         await asyncio.sleep(0.05)
         assert not generation.complete.done()
         crew.resume()
-        assert await generation.settle() == "a worker ended with exit code 3 before it was ready"
+        failure = await generation.settle()
+        assert failure is not None
+        assert failure.startswith("a worker ended with exit code 3 before it was ready: nothing_at_all:app: no module")
         crew.retire(generation)
 
     asyncio.run(live())

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from appserver.kinds import Password
+from appserver.encryption import Password
 from appserver.net.listeners import Listener
 from appserver.process.handover import RETIRE, VARIABLE, environment_for_workers, read_settings, write, write_settings
 from appserver.settings import TABLE, Settings, load

@@ -1,6 +1,10 @@
 """What a serving process tells of itself."""
 
-from appserver.process.metering import Meter
+import json
+
+import pytest
+
+from appserver.process.metering import Meter, read_report
 from appserver.telemetry.log import build
 from appserver.telemetry.metrics import Metrics
 
@@ -21,3 +25,14 @@ def test_a_look_that_is_late_is_the_lag_of_the_loop() -> None:
     meter.look(0.001)
     assert meter.read().loop_lag == 0.25
     assert meter.report()["loop_lag_us"] == 250_000
+
+
+def test_a_report_is_read_with_its_state() -> None:
+    metrics = Metrics(connections=3)
+    metrics.observe(200, 0.1)
+    assert read_report(json.dumps({"state": "serving", **metrics.dump()})) == (metrics, "serving")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"state": "serving"}', "9" * 5000, "[" * 100_000])
+def test_what_is_no_report_tells_nothing(text: str) -> None:
+    assert read_report(text) == (None, None)

@@ -109,8 +109,8 @@ def test_a_worker_that_hangs_while_it_leaves_is_asked_where_it_stands_as_well() 
     assert walk(READY, RETIRED, LATE, LATE, EXITED)[2:] == [(EXPLAIN, STUCK), (KILL, STUCK), (NOTHING, GONE)]
 
 
-def test_a_worker_that_is_late_to_start_fails_its_generation() -> None:
-    assert walk(LATE, EXITED) == [(KILL, DOOMED), (FAIL, GONE)]
+def test_a_worker_that_is_late_to_start_is_asked_where_it_stands_and_fails_its_generation() -> None:
+    assert walk(LATE, LATE, EXITED) == [(EXPLAIN, DOOMED), (KILL, DOOMED), (FAIL, GONE)]
 
 
 def test_a_worker_that_ends_by_itself_is_replaced_before_it_has_gone() -> None:
@@ -119,7 +119,7 @@ def test_a_worker_that_ends_by_itself_is_replaced_before_it_has_gone() -> None:
 
 def test_each_state_has_a_deadline() -> None:
     patience = Patience(start=60, beat=30, leave=40, explain=1, die=5)
-    assert [patience.of(state) for state in STATES] == [60, 30, 1, 40, 5, 5, 1]
+    assert [patience.of(state) for state in STATES] == [60, 30, 1, 40, 5, 1, 1]
 
 
 def test_the_delay_doubles_from_half_a_second_to_half_a_minute() -> None:

@@ -85,13 +85,14 @@ def test_a_preloader_that_does_not_fork_in_time_is_killed_and_what_was_ordered_h
         assert [(worker.number, failures) for worker, failures in parent.workers] == [(1, 2)]
         settled = [parent.preloaders.settled]
         os.kill(parent.pid, signal.SIGSTOP)
+        ordered = monotonic()
         parent.order(2, failures=3)
         parent.order(3)
         settled.append(parent.preloaders.settled)
         assert settled == [True, False]
-        parent.preloaders.look(monotonic() + ORDER_SECONDS - 1, 0.0)
+        parent.preloaders.look(ordered + ORDER_SECONDS - 1, 0.0)
         # The master itself stood still: that is not its preloader's fault.
-        parent.preloaders.look(monotonic() + ORDER_SECONDS + 1, 5.0)
+        parent.preloaders.look(ordered + ORDER_SECONDS + 4, 5.0)
         assert parent.failed == []
         parent.preloaders.look(monotonic() + ORDER_SECONDS + 6, 0.0)
         await parent.until(lambda: bool(parent.failed), "the end of the preloader")
@@ -115,6 +116,39 @@ def test_a_preloader_that_takes_no_signal_is_killed(tmp_path: Path) -> None:
         parent.preloaders.look(monotonic() + END_SECONDS + 1, 0.0)
         await parent.end()
         assert parent.failed == []
+
+    asyncio.run(live())
+
+
+SLOW = """
+import atexit, os, sys, time
+
+class Output:
+    def flush(self):
+        open("flushes", "a").close()
+        time.sleep(1)
+
+os.chdir(os.path.dirname(__file__))
+sys.stdout, pid = Output(), os.getpid()
+atexit.register(lambda: os.getpid() == pid and open("cleared", "w").close())
+"""
+
+
+def test_a_preloader_that_is_told_twice_to_end_leaves_alone_what_its_workers_still_need(tmp_path: Path) -> None:
+    """systemd tells all processes of a service, and the master its preloaders."""
+
+    async def live() -> None:
+        parent = Parent(tmp_path)
+        (tmp_path / "shop.py").write_text(SLOW + SHOP)
+        parent.order(1)
+        await parent.until(lambda: len(parent.workers) == 1, "a worker")
+        (tmp_path / "flushes").unlink()
+        (preloader,) = parent.preloaders._preloaders
+        os.kill(parent.pid, signal.SIGTERM)
+        await parent.until((tmp_path / "flushes").exists, "the end of the preloader has begun")
+        await parent.end()
+        assert preloader.process.exit_code == 0
+        assert not (tmp_path / "cleared").exists()
 
     asyncio.run(live())
 

@@ -132,3 +132,31 @@ def test_a_worker_leaves_at_a_word_that_it_knows_and_at_no_other() -> None:
     worker.retire()
     wait_for("STOPPING")
     assert worker.reap() == 0
+
+
+def test_a_worker_that_leaves_already_cuts_nothing_when_its_master_retires_it() -> None:
+    """As where an operator tells it to leave while its successor becomes ready."""
+    settings = Settings(app="behaviour:app", app_dir=str(Path(__file__).parents[2] / "apps"), log_level="critical")
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        voice = os.eventfd(1)
+        worker = start_worker(1, 1, settings, os.environ, [Listener(sock, "web")], voice=voice)
+        os.close(voice)
+
+        def wait_for(name: str) -> None:
+            while True:
+                assert select.select([worker.line], [], [], 30)[0], name
+                told, open_ = hear(worker.line)
+                if any(name in said for said in told):
+                    return
+                assert open_, name
+
+        wait_for("READY")
+        with socket.create_connection(sock.getsockname(), timeout=30) as client, client.makefile("rb") as answer:
+            client.sendall(b"GET /stream?seconds=1 HTTP/1.1\r\nHost: shop\r\n\r\n")
+            while (line := answer.readline()) != b"first\r\n":
+                assert line, "no answer"
+            worker.signal(signal.SIGTERM)
+            wait_for("STOPPING")
+            worker.retire()
+            assert answer.readline() + answer.readline() == b"5\r\n last\r\n"
+    assert worker.reap() == 0

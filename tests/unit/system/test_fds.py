@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from appserver.errors import ListenError
-from appserver.system.fds import adopt, take_inherited
+from appserver.system.fds import adopt, is_nameless, take_inherited
 
 # Puts the given descriptors at 3, 4, … and reports what take_inherited() makes of them.
 CHILD = """
@@ -257,3 +257,21 @@ def test_the_limit_of_descriptors_is_raised_as_far_as_it_goes() -> None:
     words = ["prlimit", "--nofile=100:200", sys.executable, "-c", program]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["200", "200"]
+
+
+NAMESPACE = """
+import os
+from appserver.system.fds import is_nameless
+print(os.geteuid(), is_nameless(65534), is_nameless(0))
+"""
+
+
+def test_in_a_user_namespace_nobody_may_be_anybody() -> None:
+    words = ["unshare", "--user", "--map-user=65534", sys.executable, "-c", NAMESPACE]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["65534", "True", "False"]
+
+
+def test_among_all_users_nobody_is_nobody() -> None:
+    assert Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+    assert not is_nameless(65534)

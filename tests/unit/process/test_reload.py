@@ -20,15 +20,15 @@ def test_who_asks_as_a_reload_ends_gets_the_one_that_waits() -> None:
     async def scenario() -> None:
         loaded = Loaded(Settings(app="shop:app"), {}, (), {})
         log = build(log_format="json", stream=io.StringIO())
-        master = Master(loaded, resolve, [], Notifier(), log, asyncio.get_running_loop())
-        first, second = master.reload(), master.reload()
+        reloads = Master(loaded, resolve, [], Notifier(), log, asyncio.get_running_loop())._reloads
+        first, second = reloads.begin(), reloads.begin()
         assert first is not second
         asked: list[object] = []
         # Called before the second one goes on, which waits for the first as well.
-        first.add_done_callback(lambda _: asked.append(master.reload()))
+        first.add_done_callback(lambda _: asked.append(reloads.begin()))
         await asyncio.wait({first, second})
         assert asked == [second]
-        third = master.reload()
+        third = reloads.begin()
         assert third is not second
         assert await third == "the settings cannot be read"
 
