@@ -41,7 +41,8 @@ class Crew:
     Attributes:
         generations: Those that have workers, and the current one.
         current: The one that serves; None before the first is complete.
-        stopping: No worker is started any more.
+        ceased: No worker is started any more.
+        stopping: All have been told to leave.
         lost: Workers that ended without having been told to.
         restarts: Workers that another one took, or takes, the place of, by cause.
         codes: Exit codes since `stopping`.
@@ -61,7 +62,7 @@ class Crew:
         self._hurried: float | None = None  # since when
         self.generations: list[Generation] = []
         self.current: Generation | None = None
-        self.stopping = False
+        self.ceased = self.stopping = False
         self.lost = 0
         self.restarts: Counter[str] = Counter()
         self.codes: set[int] = set()
@@ -109,9 +110,13 @@ class Crew:
         self.preloaders.retire(generation.number)
         self._forget_empty()
 
+    def cease(self) -> None:
+        """Start nobody from now on: where all of a service are told to stop, its workers may be quicker to leave."""
+        self.ceased = True
+
     async def end(self) -> None:
         """Have all workers leave, and wait until they have."""
-        self.stopping = True
+        self.ceased = self.stopping = True
         for generation in list(self.generations):
             self.retire(generation)
         if self._hurried is not None:
@@ -166,7 +171,7 @@ class Crew:
 
     def _spawn(self, generation: Generation, number: int, failures: int = 0) -> None:
         generation.cancel(number)
-        if generation.retired or number > generation.wanted:
+        if self.ceased or generation.retired or number > generation.wanted:
             return
         settings, environ = generation.settings, generation.environ
         try:
@@ -219,6 +224,7 @@ class Crew:
         generation.cancel(number)
         generation.misses[number] += 1
         self.moved.set()
+        wait = max(wait, policy.SOON_SECONDS)
         generation.retries[number] = self._loop.call_later(wait, self._try_again, generation, number, failures)
 
     def _try_again(self, generation: Generation, number: int, failures: int) -> None:

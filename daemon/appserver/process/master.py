@@ -213,6 +213,7 @@ class Master:
 
     def _begin_stop(self, reason: str) -> None:
         self._log.info(f"Stopping on {reason}: draining", code="stopping", signal=reason)
+        self._crew.cease()
         self._stopped.set()
 
     # Generations

@@ -121,6 +121,10 @@ SETTLED_SECONDS: Final = 10.0
 REST_SECONDS: Final = 5.0
 """A worker serves at least so long before it has done enough."""
 
+SOON_SECONDS: Final = 0.02
+"""Nobody is replaced sooner. systemd tells all processes of a service to end at once, and on a busy machine the master
+may hear of a worker's end a turn before it hears of its own."""
+
 FIRST_DELAY: Final = 0.5
 LAST_DELAY: Final = 30.0
 

@@ -213,6 +213,8 @@ class Preloaders:
                     message = b"%d %d" % (number, preloader.generation)
                     send_fds(preloader.process.line, [message], [end.fileno(), stacks])
                 undo.pop_all()
+        except ConnectionError:
+            preloader.waiting[number] = failures  # it has ended, of which we are about to hear
         except OSError as error:
             self._refuse(preloader, number, failures, error.errno or 0)
         else:
@@ -280,12 +282,13 @@ class Preloaders:
                     code="worker_failed",
                     worker_pid=process.pid,
                 )
-            elif code or missed:
+            elif code:
                 self._log.error(
                     f"Preloader {process.pid} {ending}; {next_one}", code="preloader_lost", worker_pid=process.pid
                 )
             else:
-                # By SIGTERM: systemctl stop sends it to all processes of a unit, and this one needs no time for it.
+                # By SIGTERM: systemctl stop sends it to all processes of a unit, and this one needs no time for it. The
+                # master may hear of that before it has its own, and where workers were ordered, too.
                 self._log.debug(f"Preloader {process.pid} has ended; {next_one}", worker_pid=process.pid)
             why = f"the preloader {ending}" + ("" if preloader.ready or preloader.late else " before it was ready")
             why += f": {process.reason}" if process.reason else ""

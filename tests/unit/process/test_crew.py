@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 
 from appserver.net.listeners import Listener
 from appserver.process.crew import Crew
+from appserver.process.policy import SOON_SECONDS
 from appserver.settings import Settings
 from appserver.system.image import held_signals
 from appserver.telemetry.log import build
@@ -53,6 +55,33 @@ def test_a_worker_that_is_to_be_succeeded_still_is_when_all_was_held_meanwhile()
             crew.hold()
             crew.resume()
             assert [one.number for one in crew.workers] == [1, 1]
+            await crew.end()
+
+    asyncio.run(live())
+
+
+def test_who_leaves_when_a_stop_has_begun_is_not_replaced() -> None:
+    """systemd tells all processes of a service to stop, and some hear of it before the crew has been told to end."""
+
+    async def live() -> None:
+        with closing(Listener(create_server(("127.0.0.1", 0)), "web")) as listener:
+            crew = Crew([listener], build("critical", "json"), asyncio.get_running_loop())
+            generation = crew.begin(replace(NOBODY, app="behaviour:app", app_dir=str(APPS), workers=2), os.environ)
+            assert await generation.settle() is None
+            crew.promote(generation)
+            first, second = crew.workers
+            first.signal(signal.SIGTERM)
+            while generation.misses[first.number] == 0:
+                crew.moved.clear()
+                await crew.moved.wait()
+            assert crew.workers in ([first, second], [second])
+            crew.cease()  # in the turns between, the master has heard of its own
+            second.signal(signal.SIGKILL)
+            while crew.workers:
+                crew.left.clear()
+                await crew.left.wait()
+            await asyncio.sleep(2 * SOON_SECONDS)
+            assert crew.workers == []
             await crew.end()
 
     asyncio.run(live())

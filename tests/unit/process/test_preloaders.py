@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -33,7 +34,7 @@ def no_subreaper() -> Iterator[None]:
 class Parent:
     """Takes what comes of one generation's preloaders."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, level: str = "critical") -> None:
         (folder / "shop.py").write_text(SHOP)
         self.settings = Settings(app="shop:app", app_dir=str(folder), log_level="critical", log_format="json")
         self.voice = os.eventfd(1, os.EFD_NONBLOCK)
@@ -42,7 +43,7 @@ class Parent:
         self.sock = socket.create_server(("127.0.0.1", 0))
         listeners = [Listener(self.sock, "web")]
         self.preloaders = Preloaders(
-            listeners, build("critical", "json"), asyncio.get_running_loop(), self.admit, self.fail, lambda: None
+            listeners, build(level, "json"), asyncio.get_running_loop(), self.admit, self.fail, lambda: None
         )
 
     def admit(self, worker: Worker, failures: int) -> None:
@@ -118,6 +119,28 @@ def test_a_preloader_that_takes_no_signal_is_killed(tmp_path: Path) -> None:
         assert parent.failed == []
 
     asyncio.run(live())
+
+
+@pytest.mark.parametrize(("number", "told"), [(signal.SIGTERM, []), (signal.SIGKILL, ["preloader_lost"])])
+def test_a_preloader_that_is_told_to_end_is_no_loss_also_where_a_worker_was_ordered(
+    number: signal.Signals, told: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where systemd stops all of a service, the master may hear of its preloader's end before it hears of its own."""
+
+    async def live() -> None:
+        parent = Parent(tmp_path, "info")
+        parent.order(1)
+        await parent.until(lambda: len(parent.workers) == 1, "a worker")
+        os.kill(parent.pid, signal.SIGSTOP)
+        os.kill(parent.pid, number)
+        parent.order(2)
+        os.kill(parent.pid, signal.SIGCONT)
+        await parent.until(lambda: bool(parent.failed), "the end of the preloader")
+        assert [missed for _, _, missed in parent.failed] == [{2: 0}]
+        await parent.end()
+
+    asyncio.run(live())
+    assert [json.loads(line).get("event") for line in capfd.readouterr().err.splitlines()] == told
 
 
 SLOW = """
