@@ -107,6 +107,29 @@ def test_a_signal_during_the_startup_is_a_clean_stop(stop: signal.Signals, serve
     server.record(event="stopped")
 
 
+STOPPED_WHILE_IT_TELLS = """
+import os, signal, sys
+
+def look(frame, event, _):
+    if (event, frame.f_code.co_name) == ("call", "failed"):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+sys.setprofile(look)
+import nothing_at_all
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "1"), ("--workers", "1", "--preload")], ids=" ".join)
+def test_a_stop_while_a_failed_start_is_told_changes_neither_what_is_told_nor_the_exit_code(
+    workers: tuple[str, ...], serve: Starter, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(STOPPED_WHILE_IT_TELLS)
+    server = serve("shop:app", *workers, "--app-dir", tmp_path, ready=False, expected=3, tracebacks=True)
+    assert server.wait() == 3
+    assert "nothing_at_all" in server.told("EXIT_STATUS", "3").fields["STATUS"]
+    assert server.stderr.count("Traceback") == 1
+
+
 def test_a_shutdown_that_fails_is_told_and_changes_no_exit_code(serve: Starter) -> None:
     server = serve("startup:failing_shutdown", tracebacks=True)
     assert server.stop() == 0

@@ -1,7 +1,9 @@
 """What is told of a start that comes to nothing, and the exit code that belongs to it."""
 
+import signal
 import traceback
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from appserver.errors import (
     ApplicationError,
@@ -12,15 +14,41 @@ from appserver.errors import (
     ListenError,
     OperatorError,
 )
-from appserver.process.signals import StoppedEarly
+from appserver.process.signals import STOPS, StoppedEarly
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import Log
+
+T = TypeVar("T")
 
 _FAILURES: Final[dict[type[AppserverError], str]] = {
     ListenError: "listen_failed",
     CertificateError: "certificate_failed",
     CredentialError: "certificate_failed",
 }
+
+
+def conclude(
+    start: Callable[[], T], notifier: Notifier, log: Log, may_tell: Callable[[], bool] = lambda: True
+) -> T | Exit:
+    """Start, and tell what has kept it from that.
+
+    Args:
+        start: Raises what it fails by.
+        notifier: Who is told, besides the log.
+        log: Where that goes.
+        may_tell: Whether the log is to be told: not where another worker has told the same.
+
+    Returns:
+        What `start` does; where it does not, the exit code.
+    """
+    try:
+        try:
+            return start()
+        except (OperatorError, ApplicationError) as error:
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # what has failed is told; `leave` takes them
+            return report_failure(error, notifier, log if may_tell() else None)
+    except StoppedEarly as stop:  # also between the two
+        return end_early(stop, log)
 
 
 def report_failure(error: OperatorError | ApplicationError, notifier: Notifier, log: Log | None) -> Exit:

@@ -28,13 +28,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from appserver.errors import ApplicationError, Exit, OperatorError, UsageError
+from appserver.errors import Exit, UsageError
 from appserver.process.endpoints import import_late
-from appserver.process.failures import end_early, report_failure
+from appserver.process.failures import conclude
 from appserver.process.handover import Handover, take
 from appserver.process.signals import (
     STOPS,
-    StoppedEarly,
     end_with_master,
     ignore_orders,
     ignore_resize,
@@ -60,7 +59,8 @@ def preload(handover: Handover) -> Exit:
     settings = handover.settings
     notifier = Notifier(handover.line)
     log = build(settings.log_level, settings.log_format)
-    try:
+
+    def start() -> tuple[Handover, Any] | None:
         keep_exit_code()
         stop_early()
         ignore_orders(None)
@@ -68,7 +68,7 @@ def preload(handover: Handover) -> Exit:
         release_signals()
         end_with_master(handover.line, wanted=True)
         before = _list_descriptors()
-        application: Any = import_application(settings, notifier, log)
+        application = import_application(settings, notifier, log)
         for what in _find_unshareable(before):
             log.warning(f"The import of {settings.app} {what}")
         if native := _list_native_threads():
@@ -85,16 +85,16 @@ def preload(handover: Handover) -> Exit:
             signal.signal(number, _end_at_once)
         notifier.ready(f"Preloaded {settings.app}")
         worker = _fork_on_order(handover, notifier)
-    except StoppedEarly as stop:
-        code = end_early(stop, log)
-    except (OperatorError, ApplicationError) as error:
-        code = report_failure(error, notifier, log if handover.take_voice() else None)
-    else:
-        if worker is not None:
-            return serve_for_master(worker, application, log)
+        return None if worker is None else (worker, application)
+
+    forked = conclude(start, notifier, log, handover.take_voice)
+    if isinstance(forked, Exit):
+        leave(forked, log)
+        return forked
+    if forked is None:
         _end_at_once()
-    leave(code, log)
-    return code
+    worker, application = forked
+    return serve_for_master(worker, application, log)
 
 
 def _import_server(handover: Handover) -> None:

@@ -13,6 +13,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from errno import ECHILD
 from socket import send_fds, socket
 from time import monotonic
 from typing import Any, Final
@@ -256,7 +257,7 @@ class Preloaders:
                 self._admit(worker, order.failures)
                 return
         order.cancel()
-        self._refuse(preloader, number, order.failures, errno)
+        self._refuse(preloader, number, order.failures, errno or ECHILD)
 
     def _refuse(self, preloader: Preloader, number: int, failures: int, errno: int) -> None:
         why = os.strerror(errno)

@@ -137,6 +137,7 @@ def leave(code: Exit, log: Log) -> None:
 
     for number in STOPS:
         signal.signal(number, leave_now)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # held by a failure that was told
     if threading.active_count() > 1:
 
         def leave() -> None:

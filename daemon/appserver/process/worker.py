@@ -19,12 +19,12 @@ from appserver.asgi.lifespan import Lifespan
 from appserver.asgi.loader import load
 from appserver.asgi.service import Service
 from appserver.asgi.types import Application
-from appserver.errors import ApplicationError, CertificateError, Exit, OperatorError, UsageError
+from appserver.errors import CertificateError, Exit, UsageError
 from appserver.net.listeners import Listener, open_listeners
 from appserver.process.doubts import find_doubts
 from appserver.process.drain import CANCEL_SECONDS
 from appserver.process.endpoints import find_https_port, make_connections, make_websockets
-from appserver.process.failures import end_early, report_failure
+from appserver.process.failures import conclude
 from appserver.process.handover import Handover
 from appserver.process.idle import are_inherited, can_leave
 from appserver.process.life import Life
@@ -34,7 +34,6 @@ from appserver.process.relief import Relief
 from appserver.process.signals import (
     EXPLAIN_SIGNAL,
     STOPS,
-    StoppedEarly,
     end_with_master,
     ignore_orders,
     ignore_resize,
@@ -75,7 +74,8 @@ def serve(loaded: Loaded) -> Exit:
     settings = loaded.settings.anchored()
     log = build(settings.log_level, settings.log_format)
     listeners: list[Listener] = []
-    try:
+
+    def start() -> Exit:
         # The first act, before anything opens a descriptor or starts a process that would inherit one, and before the
         # first record: under inetd stderr is the client's connection until it has been adopted.
         inherited = take_inherited()
@@ -83,14 +83,13 @@ def serve(loaded: Loaded) -> Exit:
         stop_early()
         ignore_orders(log)
         raise_limit()
-        listeners = open_listeners(settings, inherited.sockets, log)
+        listeners.extend(open_listeners(settings, inherited.sockets, log))
         if inherited.ignored:
             log.warning(inherited.ignored, code="socket_ignored")
-        code = _serve(settings, listeners, notifier, log, loaded.warnings)
-    except StoppedEarly as stop:
-        code = end_early(stop, log)
-    except (OperatorError, ApplicationError) as error:
-        code = report_failure(error, notifier, log)
+        return _serve(settings, listeners, notifier, log, loaded.warnings)
+
+    try:
+        code = conclude(start, notifier, log)
     finally:
         for listener in listeners:
             listener.close()
@@ -111,8 +110,9 @@ def serve_for_master(handover: Handover, application: Any = None, log: Log | Non
     """
     settings = handover.settings
     notifier = Notifier(handover.line, settings.timeout_worker)
-    log = log or build(settings.log_level, settings.log_format)
-    try:
+    told = log or build(settings.log_level, settings.log_format)
+
+    def start() -> Exit:
         stop_early()
         if application is None:  # else the preloader has, and the application may have a use for SIGUSR2 by now
             keep_exit_code()
@@ -121,12 +121,10 @@ def serve_for_master(handover: Handover, application: Any = None, log: Log | Non
         release_signals()
         end_with_master(handover.line, wanted=True)
         faulthandler.register(EXPLAIN_SIGNAL, file=handover.stacks, all_threads=True)
-        code = _serve(settings, list(handover.listeners), notifier, log, (), handover.line, application)
-    except StoppedEarly as stop:
-        code = end_early(stop, log)
-    except (OperatorError, ApplicationError) as error:
-        code = report_failure(error, notifier, log if handover.take_voice() else None)
-    leave(code, log)
+        return _serve(settings, list(handover.listeners), notifier, told, (), handover.line, application)
+
+    code = conclude(start, notifier, told, handover.take_voice)
+    leave(code, told)
     return code
 
 

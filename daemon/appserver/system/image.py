@@ -85,8 +85,11 @@ def held_signals(numbers: Iterable[int] = SIGNALS) -> Iterator[None]:
 
 
 def hold_orders() -> None:
-    """Let orders wait until there are handlers; who is told to end before that does."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+    """Let orders wait until there are handlers; who is told to end before that does.
+
+    But for process 1 of a container: without a handler nothing ends it (kill(2)), so that is an order, too.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS if os.getpid() == 1 else ORDERS)
 
 
 def release_signals() -> None:

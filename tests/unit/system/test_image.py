@@ -82,3 +82,25 @@ def test_an_exec_that_fails_changes_nothing(tmp_path: Path) -> None:
         os.close(reading)
         os.close(writing)
     assert not SIGNALS & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+FIRST = """
+import os, signal
+from appserver.system.image import hold_orders, release_signals
+assert os.getpid() == 1
+hold_orders()
+os.kill(1, signal.SIGTERM)
+signal.signal(signal.SIGTERM, lambda *_: print("told"))
+release_signals()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
+def test_process_1_of_a_container_hears_of_a_stop_from_before_it_had_a_handler() -> None:
+    ended = subprocess.run(
+        ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", FIRST],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout == "told\n"
