@@ -162,8 +162,14 @@ def read_variables(path: str | None) -> tuple[dict[str, str], str]:
     if path is None:
         return {}, ""
     from dotenv import dotenv_values  # noqa: PLC0415 - 5 ms, as above
+    from dotenv.parser import parse_stream  # noqa: PLC0415
 
     text, path = _read(path)
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:  # which dotenv_values would leave out; not shown, since it may be a secret
+            said = binding.original.string
+            line = binding.original.line + said[: len(said) - len(said.lstrip())].count("\n")
+            raise UsageError(f"{path}: line {line}", None, "expected NAME=value")
     values = {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value is not None}
     for name, value in values.items():
         # What putenv(3) and execve(2) cannot take: `'A=B'=x` is a name for python-dotenv.

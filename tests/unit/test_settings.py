@@ -411,6 +411,15 @@ def test_what_no_environment_can_hold_is_refused_by_its_name(text: str, rest: st
     assert refuse(["--env-file", path]) == f"{path}{rest}"
 
 
+@pytest.mark.parametrize("line", ["A B=1", "PASSWORD: secret", "A='1", "1 2 3"])
+def test_a_line_that_is_no_variable_is_an_error_that_keeps_secrets(
+    line: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / ".env", f"# a comment\nB=2\n\n{line}\nC=3\n")
+    assert refuse(["--env-file", path]) == f"{path}: line 4: expected NAME=value"
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_missing_file_of_variables_is_an_error() -> None:
     assert refuse(["--env-file", "/none/.env"]) == "/none/.env: cannot be read: No such file or directory"
 
