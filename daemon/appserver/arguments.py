@@ -2,11 +2,11 @@
 
 import argparse
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from appserver.errors import UsageError
+from appserver.errors import Exit, UsageError
 from appserver.kinds import Kind, nearest
 
 _GIVEN: Final = "given"
@@ -41,6 +41,20 @@ class Given:
     name: str
     flag: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One of the commands of a program that has several."""
+
+    help: str
+    """One sentence, without a full stop."""
+    run: Callable[[Namespace], Exit]
+    """Takes what `read` has read."""
+    options: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    """Those of its own, as `ArgumentParser.add_argument` takes them."""
+    settings: bool = False
+    """Whether it takes the settings, too."""
 
 
 class _Parser(ArgumentParser):
@@ -103,11 +117,11 @@ def build(rows: Sequence[Row], prog: str, description: str) -> ArgumentParser:
     return parser
 
 
-def read(parser: ArgumentParser, argv: Sequence[str]) -> tuple[Namespace, list[Given]]:
+def read(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     """Parse a command line.
 
     Returns:
-        What flags other than the rows' set, and the occurrences of the rows' in order.
+        What flags other than the rows' set, and as `given` the occurrences of the rows' in order.
 
     Raises:
         UsageError: An unknown option, a missing value, a second positional.
@@ -123,7 +137,8 @@ def read(parser: ArgumentParser, argv: Sequence[str]) -> tuple[Namespace, list[G
             raise UsageError(flag, None, "unknown option", _meant(flag, _flags(parser)))
         takes = any(not action.option_strings for action in parser._actions)  # noqa: SLF001 - as in _flags()
         raise UsageError("command line", unknown[0], f"expected {'one APP and ' if takes else ''}no other argument")
-    return namespace, getattr(namespace, _GIVEN, [])
+    namespace.__dict__.setdefault(_GIVEN, [])
+    return namespace
 
 
 def _joined(parser: ArgumentParser, argv: Sequence[str]) -> Iterator[str]:

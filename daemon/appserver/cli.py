@@ -28,15 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line()
     add_version(parser)
     try:
-        own, given = arguments.read(parser, words)
+        own = arguments.read(parser, words)
         if own.version:
             print(version_line(parser.prog))  # noqa: T201 - what was asked for
             if rehearsal is not None:
-                _rehearse(resolve(given, os.environ), int(rehearsal))
+                _rehearse(resolve(own.given, os.environ), int(rehearsal))
             return Exit.OK
-        loaded = resolve(given, os.environ)
+        loaded = resolve(own.given, os.environ)
         if loaded.settings.workers is not None:
-            return _supervise(loaded, partial(resolve, given, dict(os.environ)))
+            return _supervise(loaded, partial(resolve, own.given, dict(os.environ)))
         os.environ.update(loaded.variables)
         return _serve(loaded)
     except AppserverError as error:

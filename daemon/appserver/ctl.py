@@ -20,11 +20,13 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from appserver import arguments, orders
+from appserver.arguments import Command
 from appserver.binds import Bind, FdBind, TcpBind
 from appserver.cli import add_version, complain, version_line
 from appserver.errors import (
@@ -37,7 +39,7 @@ from appserver.errors import (
     UsageError,
 )
 from appserver.kinds import nearest
-from appserver.remote import RemoteError, ask, get, read_control
+from appserver.remote import CONTROL, JSON, RemoteError, ask, find_control, get
 from appserver.settings import DEFAULT_HOST, DEFAULT_PORT, TABLE, Loaded, Settings, command_line, resolve
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = COMMANDS.get(words[0])
         if command is None:
             raise UsageError(words[0], None, "unknown command", nearest(words[0], COMMANDS))
-        return command(words[1:])
+        return command.run(arguments.read(make_parser(words[0]), words[1:]))
     except AppserverError as error:
         return complain(PROGRAM, error)
     except BrokenPipeError:
@@ -82,15 +84,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT  # process 1 of a container: the kernel ends it by no signal without a handler
 
 
-def check(words: Sequence[str]) -> Exit:
+def make_parser(name: str) -> argparse.ArgumentParser:
+    """Make the parser of a command."""
+    command = COMMANDS[name]
+    make = command_line if command.settings else arguments.make_parser
+    parser = make(f"{PROGRAM} {name}", f"{command.help}.")
+    for option, how in command.options:
+        parser.add_argument(option, **how)
+    return parser
+
+
+def check(own: Namespace) -> Exit:
     """Try settings, certificates, application and sockets."""
-    parser = command_line(f"{PROGRAM} check", "Try what appserver would be started with.")
     from appserver.wire.select import pick  # noqa: PLC0415 - for this command alone
 
-    _, given = arguments.read(parser, words)
     # `check FILE`: no application ends like that.
-    files = [one for one in given if one.name == "app" and one.text.endswith(".toml")]
-    given = [dataclasses.replace(one, name="config") if one in files else one for one in given]
+    files = [one for one in own.given if one.name == "app" and one.text.endswith(".toml")]
+    given = [dataclasses.replace(one, name="config") if one in files else one for one in own.given]
     loaded = resolve(given, os.environ)
     settings = loaded.settings.anchored()
     pick(loaded.settings.http)
@@ -108,12 +118,9 @@ def check(words: Sequence[str]) -> Exit:
     return Exit.OK if all(passed) else Exit.STARTUP
 
 
-def config(words: Sequence[str]) -> Exit:
+def config(own: Namespace) -> Exit:
     """Show the value of each setting and where it was said."""
-    parser = command_line(f"{PROGRAM} config", "Show what appserver would be started with.")
-    parser.add_argument("--json", action="store_true", help="write JSON")
-    own, given = arguments.read(parser, words)
-    loaded = resolve(given, os.environ)
+    loaded = resolve(own.given, os.environ)
     values = {row.name: row.kind.write(getattr(loaded.settings, row.name)) for row in TABLE}
     if own.json:
         table = {name: {"value": value, "origin": loaded.origins[name]} for name, value in values.items()}
@@ -133,12 +140,9 @@ def config(words: Sequence[str]) -> Exit:
     return Exit.OK
 
 
-def status(words: Sequence[str]) -> Exit:
+def status(own: Namespace) -> Exit:
     """Ask the control socket of a running server for its figures."""
-    parser = arguments.make_parser(f"{PROGRAM} status", "Show the state of a running server.")
-    parser.add_argument("--json", action="store_true", help="write JSON")
-    own, path = read_control(parser, words)
-    report = get(path, "/status")
+    report = get(find_control(own), "/status")
     if own.json:
         _say(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -147,10 +151,9 @@ def status(words: Sequence[str]) -> Exit:
     return Exit.OK
 
 
-def ready(words: Sequence[str]) -> Exit:
+def ready(own: Namespace) -> Exit:
     """Tell probes, by the exit code, whether requests should come."""
-    parser = arguments.make_parser(f"{PROGRAM} ready", "Exit with 0 while requests should come here, else with 3.")
-    _, path = read_control(parser, words)
+    path = find_control(own)
     code, report = ask(path, "GET", "/readyz")
     if code != http.client.OK:
         drained = ", drained by the operator" if report.get("drained") else ""
@@ -159,10 +162,9 @@ def ready(words: Sequence[str]) -> Exit:
     return Exit.OK
 
 
-def reload(words: Sequence[str]) -> Exit:
+def reload(own: Namespace) -> Exit:
     """Have the workers of a server replaced: new settings, new code."""
-    parser = arguments.make_parser(f"{PROGRAM} reload", "Have new workers take over.")
-    _, path = read_control(parser, words)
+    path = find_control(own)
     code, report = ask(path, "POST", "/reload", RELOAD_SECONDS)
     if code == http.client.OK:
         _say("reloaded")
@@ -172,26 +174,21 @@ def reload(words: Sequence[str]) -> Exit:
     raise RemoteError(f"{path}: {report.get('error')}")
 
 
-def top(words: Sequence[str]) -> Exit:
+def top(own: Namespace) -> Exit:
     """Watch the figures of a running server on a terminal."""
     from appserver.top import watch  # noqa: PLC0415 - curses is for this command alone
 
-    return watch(words)
+    return watch(own)
 
 
-COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], Exit]]] = {
-    "check": check,
-    "config": config,
-    "status": status,
-    "ready": ready,
-    "reload": reload,
-    "upgrade": orders.upgrade,
-    "restart-worker": orders.restart_worker,
-    "drain": orders.drain,
-    "resume": orders.resume,
-    "log-level": orders.log_level,
-    "connections": orders.connections,
-    "top": top,
+COMMANDS: Final[Mapping[str, Command]] = {
+    "check": Command("Try settings, certificates, application and sockets", check, settings=True),
+    "config": Command("Show the value of each setting and where it was said", config, (JSON,), settings=True),
+    "status": Command("Show the state and the figures of a running server", status, (JSON, CONTROL)),
+    "ready": Command("Exit with 0 while requests should come here, else with 3", ready, (CONTROL,)),
+    "reload": Command("Have new workers take over, with new settings and new code", reload, (CONTROL,)),
+    **orders.COMMANDS,
+    "top": Command("Watch the figures of a running server on a terminal; q quits", top, (CONTROL,)),
 }
 
 
@@ -199,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         usage="%(prog)s COMMAND [OPTIONS]",
-        description="\n".join(f"  {name:<16}{run.__doc__}" for name, run in COMMANDS.items()),
+        description="\n".join(f"  {name:<16}{command.help}" for name, command in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_version(parser)

@@ -5,13 +5,14 @@ import json
 import shutil
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from appserver import arguments
+from appserver.arguments import Command
 from appserver.errors import Exit, UsageError
-from appserver.remote import ANSWER_SECONDS, RemoteError, ask, get, order, read_control
+from appserver.remote import ANSWER_SECONDS, CONTROL, JSON, RemoteError, ask, find_control, get, order
 
 PROGRAM: Final = "appserverctl"
 
@@ -22,29 +23,23 @@ START_SECONDS: Final = 600.0
 """A worker takes as long as the application's startup; the server has a deadline for that (--timeout-worker-start)."""
 
 
-def drain(words: Sequence[str]) -> Exit:
+def drain(own: Namespace) -> Exit:
     """Have /readyz answer 503; requests are answered as before."""
-    parser = arguments.make_parser(f"{PROGRAM} drain", "Let /readyz answer 503; requests are answered as before.")
-    _, path = read_control(parser, words)
-    order(path, "/drain")
+    order(find_control(own), "/drain")
     _say(f"drained: /readyz answers 503 until `{PROGRAM} resume` or a restart; requests are answered")
     return Exit.OK
 
 
-def resume(words: Sequence[str]) -> Exit:
+def resume(own: Namespace) -> Exit:
     """Have /readyz answer 200 again."""
-    parser = arguments.make_parser(f"{PROGRAM} resume", "Let /readyz answer 200 again.")
-    _, path = read_control(parser, words)
-    order(path, "/resume")
+    order(find_control(own), "/resume")
     _say("resumed: /readyz answers 200")
     return Exit.OK
 
 
-def restart_worker(words: Sequence[str]) -> Exit:
+def restart_worker(own: Namespace) -> Exit:
     """Have another worker take the place of one."""
-    parser = arguments.make_parser(f"{PROGRAM} restart-worker", "Have other workers take the place of some.")
-    parser.add_argument("pid", nargs="+", metavar="PID", help="process id of a worker, as `status` shows it")
-    own, path = read_control(parser, words)
+    path = find_control(own)
     for text in own.pid:
         if not (text.isascii() and text.isdecimal()):
             raise UsageError("PID", text, "expected the process id of a worker")
@@ -54,10 +49,9 @@ def restart_worker(words: Sequence[str]) -> Exit:
     return Exit.OK
 
 
-def upgrade(words: Sequence[str]) -> Exit:
+def upgrade(own: Namespace) -> Exit:
     """Have the installed version of appserver take over, in place."""
-    parser = arguments.make_parser(f"{PROGRAM} upgrade", "Have the installed version take over, in place.")
-    _, path = read_control(parser, words)
+    path = find_control(own)
     before = get(path, "/status")
     code, answer = ask(path, "POST", "/upgrade", START_SECONDS)
     if code == http.client.INTERNAL_SERVER_ERROR:
@@ -92,11 +86,9 @@ def _await_upgrade(path: str, before: Mapping[str, Any]) -> Mapping[str, Any]:
     raise RemoteError(f"{path}: nothing is heard of the upgrade")
 
 
-def log_level(words: Sequence[str]) -> Exit:
+def log_level(own: Namespace) -> Exit:
     """Show or change the log level, until the next reload."""
-    parser = arguments.make_parser(f"{PROGRAM} log-level", "Show or change the log level, until the next reload.")
-    parser.add_argument("level", nargs="?", metavar="LEVEL", help="trace, debug, info, warning, error or critical")
-    own, path = read_control(parser, words)
+    path = find_control(own)
     if own.level is None:
         _say(str(get(path, "/log-level")["level"]))
         return Exit.OK
@@ -105,12 +97,9 @@ def log_level(words: Sequence[str]) -> Exit:
     return _tell_silent(report)
 
 
-def connections(words: Sequence[str]) -> Exit:
+def connections(own: Namespace) -> Exit:
     """Show the open connections, the oldest first."""
-    parser = arguments.make_parser(f"{PROGRAM} connections", "Show the open connections, the oldest first.")
-    parser.add_argument("--json", action="store_true", help="write JSON")
-    own, path = read_control(parser, words)
-    report = get(path, "/connections")
+    report = get(find_control(own), "/connections")
     if own.json:
         _say(json.dumps(report, indent=2, ensure_ascii=False))
         return _tell_silent(report)
@@ -160,3 +149,24 @@ def _tell_silent(report: Mapping[str, Any]) -> Exit:
 
 def _say(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - a command's answer
+
+
+COMMANDS: Final[Mapping[str, Command]] = {
+    "upgrade": Command("Have the installed version of appserver take over, in place", upgrade, (CONTROL,)),
+    "restart-worker": Command(
+        "Have other workers take the place of some",
+        restart_worker,
+        (("pid", {"nargs": "+", "metavar": "PID", "help": "Process id of a worker, as `status` shows it"}), CONTROL),
+    ),
+    "drain": Command("Have /readyz answer 503; requests are answered as before", drain, (CONTROL,)),
+    "resume": Command("Have /readyz answer 200 again", resume, (CONTROL,)),
+    "log-level": Command(
+        "Show or change the log level, until the next reload",
+        log_level,
+        (
+            ("level", {"nargs": "?", "metavar": "LEVEL", "help": "trace, debug, info, warning, error or critical"}),
+            CONTROL,
+        ),
+    ),
+    "connections": Command("Show the open connections, the oldest first", connections, (JSON, CONTROL)),
+}

@@ -4,14 +4,22 @@ import http.client
 import json
 import os
 import socket
-from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Mapping
 from typing import Any, Final
 
-from appserver import arguments
 from appserver.errors import Exit, OperatorError
 
 CONTROL_PATH: Final = "/run/appserver/appserver/control.sock"
+
+CONTROL: Final = (
+    "--control",
+    {"metavar": "PATH", "help": f"The server's control socket (default: $APPSERVER_CONTROL or {CONTROL_PATH})"},
+)
+"""The option of commands that speak to a server."""
+
+JSON: Final = ("--json", {"action": "store_true", "help": "Write JSON"})
+"""The option of commands whose answer is a table."""
 
 ANSWER_SECONDS: Final = 5.0
 """How long a server may take to answer: its event loop turns, or it is in trouble."""
@@ -37,13 +45,9 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def read_control(parser: ArgumentParser, words: Sequence[str]) -> tuple[Namespace, str]:
-    """Read a command that speaks to a control socket: its own options, and the path."""
-    parser.add_argument(
-        "--control", metavar="PATH", help=f"the server's control socket (default: $APPSERVER_CONTROL or {CONTROL_PATH})"
-    )
-    own, _ = arguments.read(parser, words)
-    return own, (own.control or os.environ.get("APPSERVER_CONTROL") or CONTROL_PATH).removeprefix("unix:")
+def find_control(own: Namespace) -> str:
+    """The path of the control socket that a command with the option `CONTROL` speaks to."""
+    return str(own.control or os.environ.get("APPSERVER_CONTROL") or CONTROL_PATH).removeprefix("unix:")
 
 
 def ask(

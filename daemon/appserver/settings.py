@@ -732,7 +732,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Loaded:
         UsageError: A name or a value that cannot be taken, or a file that cannot be read.
         SystemExit: After `--help`.
     """
-    return resolve(arguments.read(command_line(), argv)[1], environ)
+    return resolve(arguments.read(command_line(), argv).given, environ)
 
 
 def resolve(given: Sequence[arguments.Given], environ: Mapping[str, str]) -> Loaded:

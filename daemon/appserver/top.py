@@ -9,6 +9,7 @@ import locale
 import os
 import sys
 import time
+from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,9 +19,8 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any, Final, NamedTuple
 
-from appserver import arguments
 from appserver.errors import Exit, UsageError
-from appserver.remote import RemoteError, get, read_control
+from appserver.remote import RemoteError, find_control, get
 
 SPAN: Final = 300
 """Reports that are kept, and drawn: five minutes of them."""
@@ -231,10 +231,9 @@ def _workers(
 # --- the terminal -----------------------------------------------------------------------------------------------------
 
 
-def watch(words: Sequence[str]) -> Exit:
+def watch(own: Namespace) -> Exit:
     """Watch the figures of a running server on a terminal."""
-    parser = arguments.make_parser("appserverctl top", "Watch the figures of a running server; q quits.")
-    _, path = read_control(parser, words)
+    path = find_control(own)
     _find_terminal()
     history = History()
     history.add(time.monotonic(), get(path, "/status"))  # whoever has mistyped the path need not see an empty screen
