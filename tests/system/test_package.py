@@ -43,6 +43,21 @@ def test_every_link_of_the_documentation_leads_somewhere_in_the_package_too(pack
     assert {name for name in named if not (tmp_path / name.lstrip("/")).exists()} == set()
 
 
+def test_the_manual_pages_are_where_man_and_the_units_look(package: Path, tmp_path: Path) -> None:
+    subprocess.run(["dpkg-deb", "--extract", package, tmp_path], check=True)
+    units = "".join(
+        unit.read_text() for unit in tmp_path.rglob("appserver*.s*") if unit.suffix in (".service", ".socket")
+    )
+    named = set(re.findall(r"man:([\w.]+)\((\d)\)", units))
+    assert named == {("appserver", "1"), ("appserver.toml", "5")}
+    manuals = tmp_path / "usr/share/man"
+    for name, number in (*named, ("appserverctl", "1")):
+        found = subprocess.run(
+            ["man", "--manpath", manuals, "--where", number, name], capture_output=True, text=True, check=True
+        )
+        assert found.stdout == f"{manuals}/man{number}/{name}.{number}.gz\n"
+
+
 def test_the_example_applications_run_from_where_they_are_installed(machine: Machine) -> None:
     for name in ("hello", "chat"):
         machine.run(f"appserverctl check {name}:app --app-dir /{DOCUMENTATION}/examples")
