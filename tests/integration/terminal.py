@@ -46,7 +46,7 @@ class Terminal:
         return self.until(lambda screen: any(text in line for line in screen), f"{text!r} on the screen")
 
     def press(self, *keys: str) -> None:
-        self.tmux("send-keys", *keys)
+        self.tmux("send-keys", "--", *keys)  # a text may begin with a hyphen
 
     def resize(self, width: int, height: int) -> None:
         self.tmux("resize-window", "-x", str(width), "-y", str(height))

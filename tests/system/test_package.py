@@ -58,6 +58,14 @@ def test_the_manual_pages_are_where_man_and_the_units_look(package: Path, tmp_pa
         assert found.stdout == f"{manuals}/man{number}/{name}.{number}.gz\n"
 
 
+def test_the_completions_are_where_shells_look(package: Path, tmp_path: Path) -> None:
+    subprocess.run(["dpkg-deb", "--extract", package, tmp_path], check=True)
+    source = Path(__file__).parents[2] / "packaging" / "completions"
+    files = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
+    assert len(files) == 6
+    assert all((tmp_path / "usr/share" / file).read_text() == (source / file).read_text() for file in files)
+
+
 def test_the_example_applications_run_from_where_they_are_installed(machine: Machine) -> None:
     for name in ("hello", "chat"):
         machine.run(f"appserverctl check {name}:app --app-dir /{DOCUMENTATION}/examples")
