@@ -231,6 +231,7 @@ def _check_application(loaded: Loaded) -> bool:
         settings.app,
         settings.app_dir,
         str(settings.factory),
+        settings.interface,
         str(answer),
     ]
     with os.fdopen(answer, "rb") as file:
@@ -266,13 +267,13 @@ def _run_to_its_end(command: Sequence[str], environment: Mapping[str, str], answ
     return child.returncode
 
 
-def try_import(app: str, app_dir: str, factory: str, answer: str) -> None:
+def try_import(app: str, app_dir: str, factory: str, interface: str, answer: str) -> None:
     """Do the child's half of `check`: import, write `ok` or what is wrong to the descriptor `answer`, and end."""
     from appserver.asgi.loader import load  # noqa: PLC0415 - only the child needs it
 
     with os.fdopen(int(answer), "w") as out:
         try:
-            load(app, app_dir, factory == "True")
+            load(app, app_dir, factory == "True", interface)
         except LoadError as error:
             out.write(str(error))
             if error.__cause__ is not None:

@@ -102,6 +102,21 @@ class Settings:
         group="Application",
         help="APP is called without arguments to make the application",
     )
+    interface: str = setting(
+        "auto",
+        kinds.choice("auto", "asgi3", "wsgi"),
+        "--interface",
+        group="Application",
+        help="What APP is; auto goes by the arguments that it takes: three are ASGI's, two are WSGI's",
+    )
+    threads: int = setting(
+        8,
+        kinds.integer(1, 1024, "a number from 1 to 1024"),
+        "--threads",
+        "--blocking-threads",
+        group="Application",
+        help="Requests that a process has a WSGI application answer at a time; others wait in order",
+    )
     lifespan: str = setting(
         "auto",
         kinds.choice("auto", "on", "off"),
@@ -715,7 +730,7 @@ class Loaded:
 
 
 def command_line(
-    prog: str = "appserver", description: str = "Serve an ASGI application over HTTP/1.1, HTTP/2 and WebSocket."
+    prog: str = "appserver", description: str = "Serve an ASGI or WSGI application over HTTP/1.1, HTTP/2 and WebSocket."
 ) -> ArgumentParser:
     """Make the parser of a program that takes the settings; flags of its own can be added."""
     return arguments.build(TABLE, prog, description)

@@ -1,4 +1,4 @@
-"""A Django site in one file, served over ASGI."""
+"""A Django site in one file, over ASGI and over WSGI."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from typing import Any, Final
 import django
 from django.conf import settings
 from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 
@@ -90,3 +91,4 @@ urlpatterns = [
 ]
 
 app = get_asgi_application()
+wsgi = get_wsgi_application()

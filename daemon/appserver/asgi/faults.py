@@ -1,10 +1,13 @@
 """What an application does wrong, as the log tells it."""
 
+from pathlib import Path
 from typing import Final
 
 from appserver.asgi.misuse import find_caller
 from appserver.telemetry.log import Log
 from appserver.wire.engine import Head
+
+_HERE: Final = str(Path(__file__).parent)
 
 # Ours and Starlette's. By name, because there is no common base; and Starlette's have no cause, though ours is what it
 # has caught. Its WebSocketDisconnected is not among them: that tells of a mistake.
@@ -38,8 +41,9 @@ def report_silence(log: Log, head: Head, state: str, expectation: str) -> None:
 def report_error(log: Log, head: Head, error: BaseException) -> None:
     """An exception that the application let through."""
     trace = error.__traceback__
-    if trace is not None and trace.tb_next is not None:
-        error = error.with_traceback(trace.tb_next)  # the first frame is ours, and says nothing
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+        trace = trace.tb_next  # the first frames are ours, and say nothing
+    error = error.with_traceback(trace)
     log.error(
         f"The application raised {type(error).__name__}",
         code="application_error",

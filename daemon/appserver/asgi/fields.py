@@ -175,6 +175,15 @@ _PROMISED: Final = _treat(_NOT_IN_PROMISES, _DROPPED)
 _BARE: Final = _treat((), _PLAIN)
 
 
+def check_head(fields: Iterable[Iterable[bytes]]) -> Fields:
+    """Check the fields of a response before it is known what the server adds.
+
+    Raises:
+        MisuseError: A field that cannot be sent, named.
+    """
+    return check_fields(fields, _BARE)
+
+
 def check_trailers(fields: Iterable[Iterable[bytes]]) -> Headers:
     """Check the fields of `http.response.trailers`.
 

@@ -17,25 +17,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from types import ModuleType, TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple
 
-from appserver.asgi.types import Application
 from appserver.errors import LoadError
 from appserver.kinds import nearest
 
 _ATTRIBUTES: Final = ("app", "application")
-_EXPECTED: Final = "expected an ASGI 3 application, a callable(scope, receive, send)"
+ASGI: Final = "asgi3"
+WSGI: Final = "wsgi"
+
+_EXPECTED: Final = (
+    "expected an ASGI 3 application, a callable(scope, receive, send), or a WSGI application, a callable(environ,"
+    " start_response)"
+)
 # Files whose frames come before the application's when it is imported or called.
 _MACHINERY: Final = frozenset({__file__, importlib.__file__})
 # By the number of positional arguments that a callable takes when it does not take three.
 _SHAPES: Final = {
-    2: "looks like a WSGI application, a callable(environ, start_response)",
+    2: "takes two arguments as a WSGI application does, and is async",
     1: "looks like an ASGI 2 application, a callable(scope)",
     0: "takes no arguments and looks like a factory: write {app}() or add --factory",
 }
 
 
-def load(app: str, app_dir: str, factory: bool) -> Application:
+class Found(NamedTuple):
+    """An application."""
+
+    application: Any
+    interface: str
+    """`ASGI` or `WSGI`."""
+
+
+def load(app: str, app_dir: str, factory: bool, interface: str = "auto") -> Found:
     """Import the application.
 
     `app_dir` is put first on `sys.path`; with a file, the folder that its top package or module is in.
@@ -44,9 +57,10 @@ def load(app: str, app_dir: str, factory: bool) -> Application:
         app: What to import, in one of the forms above; a file's path is relative to `app_dir`.
         app_dir: The folder to import from.
         factory: Call what was found to get the application, as with `()`.
+        interface: What it is; `auto` goes by the arguments that it takes.
 
     Raises:
-        LoadError: Nothing of that name, not an ASGI 3 application, or an exception of its own, then as `__cause__`.
+        LoadError: Nothing of that name, no application, or an exception of its own, then as `__cause__`.
     """
     folder = Path(app_dir).resolve()
     if not S_ISDIR(_look_at(folder, app, f"--app-dir {folder}")):
@@ -57,7 +71,9 @@ def load(app: str, app_dir: str, factory: bool) -> Application:
     found, name = _find(module, attribute, app)
     if factory or called:
         found = _call(found, app)
-    return _checked(found, app, f"{app.partition(':')[0]}:{name}")
+    if not callable(found):
+        raise LoadError(f"{app}: is a {type(found).__name__} object, not callable; {_EXPECTED}")
+    return Found(found, interface if interface != "auto" else _guess(found, app, f"{app.partition(':')[0]}:{name}"))
 
 
 def _split(app: str) -> tuple[str, str, bool]:
@@ -67,7 +83,7 @@ def _split(app: str) -> tuple[str, str, bool]:
     named = attribute.split(".") if attribute else []
     # A module's name may be any text between dots: importlib takes `my-app`, too.
     if not all(part.isidentifier() for part in named) or not (_is_file(source) or all(source.split("."))):
-        meant = attribute if source == "asgi" and ":" in attribute else None  # as hypercorn has it
+        meant = attribute if source in ("asgi", "wsgi") and ":" in attribute else None  # as hypercorn has it
         raise LoadError(f"{app}: expected module:attribute, module:factory() or a file's path" + _hint(meant))
     return source, attribute, called
 
@@ -168,10 +184,15 @@ def _find(module: ModuleType, attribute: str, app: str) -> tuple[Any, str]:
 
 
 def _applications(module: ModuleType) -> Iterator[str]:
-    """Name what could be meant: ASGI applications that the module made, not the classes that it imported."""
+    """Name what could be meant: applications that the module made, not the classes that it imported."""
     for name, value in vars(module).items():
-        if not name.startswith("_") and callable(value) and not inspect.isclass(value) and _takes(value) == 3:
+        if not name.startswith("_") and callable(value) and not inspect.isclass(value) and _looks_right(value):
             yield name
+
+
+def _looks_right(value: Callable[..., Any]) -> bool:
+    # Many functions take two arguments.
+    return _takes(value) == 3 or (_takes(value) == 2 and _begins_with_environ(value))
 
 
 def _call(found: Any, app: str) -> Any:
@@ -185,13 +206,24 @@ def _call(found: Any, app: str) -> Any:
     return made
 
 
-def _checked(found: Any, app: str, name: str) -> Application:
-    if not callable(found):
-        raise LoadError(f"{app}: is a {type(found).__name__} object, not callable; {_EXPECTED}")
-    shape = _SHAPES.get(_takes(found))
+def _guess(found: Callable[..., Any], app: str, name: str) -> str:
+    """Which interface a callable has, by the arguments that it takes."""
+    count = _takes(found)
+    is_async = inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__)
+    if not is_async and (count == 2 or _begins_with_environ(found)):
+        return WSGI
+    shape = _SHAPES.get(count)
     if shape is not None:
-        raise LoadError(f"{app}: {shape.format(app=name)}; {_EXPECTED}")
-    return cast("Application", found)
+        raise LoadError(f"{app}: {shape.format(app=name)}; {_EXPECTED}, or say which it is: --interface")
+    return ASGI
+
+
+def _begins_with_environ(found: Callable[..., Any]) -> bool:
+    """Whether it names its first argument as WSGI applications do, whatever others it takes."""
+    try:
+        return next(iter(inspect.signature(found).parameters), None) in ("environ", "env")
+    except (TypeError, ValueError):
+        return False
 
 
 def _takes(found: Callable[..., Any]) -> int:

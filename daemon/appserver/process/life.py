@@ -244,6 +244,7 @@ class Life:
     async def _shut_down(self) -> None:
         left = max(self._drain.left, SHUTDOWN_SECONDS)
         shutdown = self._loop.create_task(self._lifespan.shutdown())
+        await asyncio.sleep(0)  # which is all that it takes where there is no lifespan
         while not shutdown.done() and left > 0 and not self._drain.hurried:
             await asyncio.wait({shutdown}, timeout=SHUTDOWN_TICK_SECONDS)
             left -= SHUTDOWN_TICK_SECONDS

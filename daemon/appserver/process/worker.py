@@ -10,15 +10,16 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from socket import socket
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from appserver.asgi.control import make_control
 from appserver.asgi.edge import wrap
 from appserver.asgi.forwarded import Trust
 from appserver.asgi.lifespan import Lifespan
-from appserver.asgi.loader import load
+from appserver.asgi.loader import WSGI, load
 from appserver.asgi.service import Service
 from appserver.asgi.types import Application
+from appserver.asgi.wsgi import Wsgi
 from appserver.errors import CertificateError, Exit, UsageError
 from appserver.net.listeners import Listener, open_listeners
 from appserver.process.doubts import find_doubts
@@ -165,7 +166,10 @@ def import_application(settings: Settings, notifier: Notifier, log: Log) -> Appl
     capture_stdlib(log)
     notifier.status(f"Starting: importing {settings.app}")
     log.debug("Starting", code="started", application=settings.app)
-    return load(settings.app, settings.app_dir, settings.factory)
+    application, interface = load(settings.app, settings.app_dir, settings.factory, settings.interface)
+    if interface != WSGI:
+        return cast("Application", application)
+    return Wsgi(application, settings.threads, log, multiprocess=settings.workers is not None)
 
 
 def load_certificates(settings: Settings, listeners: Iterable[Listener], log: Log) -> "Certificates | None":
@@ -328,6 +332,8 @@ async def _live(
     finally:
         if statsd is not None:
             statsd.close()
+        if isinstance(application, Wsgi):
+            application.close()
         if access is not None:
             access.close()  # for a life that ends by an exception; a stop has done it
 

@@ -44,7 +44,8 @@ def refuse(app: str, folder: Path, *, factory: bool = False) -> LoadError:
 @pytest.mark.parametrize("app", ["one:app", "one", "one:", "one.py", "one.py:app", "./one.py"])
 def test_a_module_or_its_file(app: str, folder: Path) -> None:
     write(folder, "one.py")
-    found = load(app, str(folder), factory=False)
+    found, interface = load(app, str(folder), factory=False)
+    assert interface == "asgi3"
     assert found is sys.modules["one"].app
     assert sys.path[0] == str(folder)
 
@@ -52,40 +53,40 @@ def test_a_module_or_its_file(app: str, folder: Path) -> None:
 def test_app_is_looked_for_before_application(folder: Path) -> None:
     write(folder, "two.py", "async def application(scope, receive, send): pass\n")
     write(folder, "three.py", ASGI + "application = None\n")
-    assert load("two", str(folder), factory=False) is sys.modules["two"].application
-    assert load("three", str(folder), factory=False) is sys.modules["three"].app
+    assert load("two", str(folder), factory=False).application is sys.modules["two"].application
+    assert load("three", str(folder), factory=False).application is sys.modules["three"].app
 
 
 def test_an_attribute_may_have_dots_and_a_module_too(folder: Path) -> None:
     write(folder, "pack/__init__.py", "")
     write(folder, "pack/web.py", "class Site:\n    async def app(self, scope, receive, send): pass\nsite = Site()\n")
-    assert load("pack.web:site.app", str(folder), factory=False) == sys.modules["pack.web"].site.app
+    assert load("pack.web:site.app", str(folder), factory=False).application == sys.modules["pack.web"].site.app
 
 
 def test_a_file_in_a_package_is_imported_as_part_of_it(folder: Path) -> None:
     write(folder, "src/pack/__init__.py", "")
     write(folder, "src/pack/inner.py")
     write(folder, "src/pack/web.py", "from .inner import app\n")
-    found = load("src/pack/web.py", str(folder), factory=False)
+    found = load("src/pack/web.py", str(folder), factory=False).application
     assert found is sys.modules["pack.inner"].app
     assert sys.path[:2] == [str(folder / "src"), str(folder)]
 
 
 def test_a_packages_own_file_is_the_package(folder: Path) -> None:
     write(folder, "pack/__init__.py")
-    assert load("pack/__init__.py", str(folder), factory=False) is sys.modules["pack"].app
+    assert load("pack/__init__.py", str(folder), factory=False).application is sys.modules["pack"].app
 
 
 def test_an_absolute_path_needs_no_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     path = write(elsewhere, "far-away.py")
-    assert load(f"{path}:app", str(folder), factory=False) is sys.modules["far-away"].app
+    assert load(f"{path}:app", str(folder), factory=False).application is sys.modules["far-away"].app
 
 
 @pytest.mark.parametrize(("app", "factory"), [("made:make()", False), ("made:make", True), ("made:make()", True)])
 def test_a_factory_is_called_once(app: str, factory: bool, folder: Path) -> None:
     write(folder, "made.py", ASGI + "calls = []\ndef make():\n    calls.append(1)\n    return app\n")
-    assert load(app, str(folder), factory) is sys.modules["made"].app
+    assert load(app, str(folder), factory).application is sys.modules["made"].app
     assert sys.modules["made"].calls == [1]
 
 
@@ -102,7 +103,7 @@ def test_a_factory_is_called_once(app: str, factory: bool, folder: Path) -> None
 )
 def test_every_shape_of_an_asgi_3_application_is_taken(text: str, folder: Path) -> None:
     write(folder, "shape.py", text)
-    assert load("shape:app", str(folder), factory=False) is sys.modules["shape"].app
+    assert load("shape:app", str(folder), factory=False).application is sys.modules["shape"].app
 
 
 # --- what was named wrongly -------------------------------------------------------------------------------------------
@@ -200,7 +201,28 @@ def test_a_path_that_is_too_long(folder: Path) -> None:
     assert str(refuse("one:app", long)) == f"one:app: --app-dir {long}: File name too long"
 
 
-# --- what is no ASGI 3 application ------------------------------------------------------------------------------------
+# --- what it is -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def app(environ, start_response): ...",
+        "class W:\n    def __call__(self, environ, start_response): ...\napp = W()",
+        "class app:\n    def __init__(self, environ, start_response): ...\n    def __iter__(self): ...",
+        "import functools\ndef f(x, environ, start_response): ...\napp = functools.partial(f, 1)",
+        "def app(environ, start_response, extra=None): ...",
+    ],
+)
+def test_every_shape_of_a_wsgi_application_is_taken_for_one(text: str, folder: Path) -> None:
+    write(folder, "shape.py", text)
+    assert load("shape:app", str(folder), factory=False) == (sys.modules["shape"].app, "wsgi")
+
+
+@pytest.mark.parametrize("interface", ["asgi3", "wsgi"])
+def test_what_can_be_both_is_what_is_said(interface: str, folder: Path) -> None:
+    write(folder, "shape.py", "def app(*args): ...")
+    assert load("shape:app", str(folder), factory=False, interface=interface).interface == interface
 
 
 @pytest.mark.parametrize(
@@ -208,8 +230,8 @@ def test_a_path_that_is_too_long(folder: Path) -> None:
     [
         ("app = {}", "is a dict object, not callable"),
         ("app = None", "is a NoneType object, not callable"),
-        ("def app(environ, start_response): ...", "looks like a WSGI application"),
-        ("class W:\n    def __call__(self, environ, start_response): ...\napp = W()", "looks like a WSGI application"),
+        ("async def app(environ, start_response): ...", "takes two arguments as a WSGI application does, and is async"),
+        ("class W:\n    async def __call__(self, a, b): ...\napp = W()", "takes two arguments as a WSGI"),
         ("def app(scope): ...", "looks like an ASGI 2 application"),
         ("class app:\n    def __init__(self, scope): ...", "looks like an ASGI 2 application"),
         ("def app(): ...", "looks like a factory: write one:app() or add --factory"),
@@ -219,7 +241,12 @@ def test_what_it_looks_like_is_said(text: str, says: str, folder: Path) -> None:
     write(folder, "one.py", text)
     message = str(refuse("one", folder))
     assert says in message
-    assert message.endswith("expected an ASGI 3 application, a callable(scope, receive, send)")
+    assert "or a WSGI application, a callable(environ, start_response)" in message
+
+
+def test_of_other_names_those_are_meant_that_take_what_an_application_takes(folder: Path) -> None:
+    write(folder, "one.py", "def add(one, other): ...\ndef site(environ, start_response): ...\n")
+    assert str(refuse("one", folder)).endswith("; did you mean one:site?")
 
 
 def test_what_a_factory_returns_is_looked_at(folder: Path) -> None:

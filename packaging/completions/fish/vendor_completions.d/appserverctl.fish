@@ -47,7 +47,7 @@ function _shtab_appserverctl_using
 end
 
 set -g _shtab_appserverctl_commands check config status ready reload upgrade restart-worker drain resume log-level connections top
-set -g _shtab_appserverctl_opts_with_value --acme-dir --app-dir --backlog --bind --config --control --dogstatsd-tags --env-file --fd --forwarded-allow-ips --graceful-timeout --header --host --hsts --http --http2-engine --http2-max-concurrent-streams --idle-exit --insecure-bind --lifespan --limit-request-body --limit-request-field-size --limit-request-fields --limit-request-head --limit-request-line --linger --log-format --log-level --loop --max-age --max-memory --max-requests --max-requests-jitter --min-rate --port --root-path --statsd-host --statsd-prefix --timeout-body --timeout-header --timeout-keep-alive --timeout-tls --timeout-worker --timeout-worker-start --timeout-write --tls-ca --tls-cert --tls-ciphers --tls-client-cert --tls-dir --tls-key --tls-key-password --tls-min-version --uds --uds-group --uds-mode --uds-owner --workers --ws --ws-close-timeout --ws-deflate-memory --ws-deflate-window-bits --ws-max-queue --ws-max-size --ws-open-timeout --ws-origin --ws-per-message-deflate --ws-ping-interval --ws-ping-timeout -b -c -t -w
+set -g _shtab_appserverctl_opts_with_value --acme-dir --app-dir --backlog --bind --config --control --dogstatsd-tags --env-file --fd --forwarded-allow-ips --graceful-timeout --header --host --hsts --http --http2-engine --http2-max-concurrent-streams --idle-exit --insecure-bind --interface --lifespan --limit-request-body --limit-request-field-size --limit-request-fields --limit-request-head --limit-request-line --linger --log-format --log-level --loop --max-age --max-memory --max-requests --max-requests-jitter --min-rate --port --root-path --statsd-host --statsd-prefix --threads --timeout-body --timeout-header --timeout-keep-alive --timeout-tls --timeout-worker --timeout-worker-start --timeout-write --tls-ca --tls-cert --tls-ciphers --tls-client-cert --tls-dir --tls-key --tls-key-password --tls-min-version --uds --uds-group --uds-mode --uds-owner --workers --ws --ws-close-timeout --ws-deflate-memory --ws-deflate-window-bits --ws-max-queue --ws-max-size --ws-open-timeout --ws-origin --ws-per-message-deflate --ws-ping-interval --ws-ping-timeout -b -c -t -w
 
 complete -c appserverctl -e
 complete -c appserverctl -f
@@ -58,6 +58,8 @@ complete -c appserverctl -n '_shtab_appserverctl_using; and test $_shtab_appserv
 complete -c appserverctl -n '_shtab_appserverctl_using check' -s h -l help -d 'show this help message and exit'
 complete -c appserverctl -n '_shtab_appserverctl_using check' -l app-dir -xka "(__fish_complete_path (commandline -ct))" -d 'Folder to import it from, first on sys.path (default: .)'
 complete -c appserverctl -n '_shtab_appserverctl_using check' -l factory -l no-factory -d 'APP is called without arguments to make the application'
+complete -c appserverctl -n '_shtab_appserverctl_using check' -l interface -xka "auto asgi3 wsgi" -d 'What APP is; auto goes by the arguments that it takes: three are ASGI'"'"'s, two are WSGI'"'"'s (default: auto)'
+complete -c appserverctl -n '_shtab_appserverctl_using check' -l threads -x -d 'Requests that a process has a WSGI application answer at a time; others wait in order (default: 8)'
 complete -c appserverctl -n '_shtab_appserverctl_using check' -l lifespan -xka "auto on off" -d 'ASGI lifespan: where supported (auto), required (on), never (off) (default: auto)'
 complete -c appserverctl -n '_shtab_appserverctl_using check' -l root-path -xka "(__fish_complete_path (commandline -ct))" -d 'Path that a proxy mounts the application under'
 complete -c appserverctl -n '_shtab_appserverctl_using check' -l env-file -xka "(__fish_complete_path (commandline -ct))" -d 'File of environment variables for the application; variables that exist win'
@@ -139,6 +141,8 @@ complete -c appserverctl -n '_shtab_appserverctl_using; and test $_shtab_appserv
 complete -c appserverctl -n '_shtab_appserverctl_using config' -s h -l help -d 'show this help message and exit'
 complete -c appserverctl -n '_shtab_appserverctl_using config' -l app-dir -xka "(__fish_complete_path (commandline -ct))" -d 'Folder to import it from, first on sys.path (default: .)'
 complete -c appserverctl -n '_shtab_appserverctl_using config' -l factory -l no-factory -d 'APP is called without arguments to make the application'
+complete -c appserverctl -n '_shtab_appserverctl_using config' -l interface -xka "auto asgi3 wsgi" -d 'What APP is; auto goes by the arguments that it takes: three are ASGI'"'"'s, two are WSGI'"'"'s (default: auto)'
+complete -c appserverctl -n '_shtab_appserverctl_using config' -l threads -x -d 'Requests that a process has a WSGI application answer at a time; others wait in order (default: 8)'
 complete -c appserverctl -n '_shtab_appserverctl_using config' -l lifespan -xka "auto on off" -d 'ASGI lifespan: where supported (auto), required (on), never (off) (default: auto)'
 complete -c appserverctl -n '_shtab_appserverctl_using config' -l root-path -xka "(__fish_complete_path (commandline -ct))" -d 'Path that a proxy mounts the application under'
 complete -c appserverctl -n '_shtab_appserverctl_using config' -l env-file -xka "(__fish_complete_path (commandline -ct))" -d 'File of environment variables for the application; variables that exist win'
