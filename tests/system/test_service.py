@@ -12,6 +12,7 @@ from tests.system.machine import Machine, MachineError
 from tests.system.service import (
     CONTROL,
     SERVICE,
+    SOCKET,
     configure,
     every_debian,
     get,
@@ -37,6 +38,21 @@ def test_a_request_starts_the_service(machine: Machine) -> None:
     assert "appserver is running" in get(machine)  # the welcome application: there is no configuration
     assert machine.property(SERVICE, "ActiveState") == "active"
     assert machine.property(SERVICE, "StatusText").startswith("Serving: ")
+
+
+@every_debian
+def test_a_wsgi_application_is_served_in_the_sandbox(machine: Machine) -> None:
+    configure(machine, 'app = "ledger:app"\ninterface = "wsgi"\nthreads = 2')
+    machine.run("systemctl start appserver.socket")
+    forwarded = ("--header", "X-Forwarded-For: 203.0.113.7", "--header", "X-Forwarded-Proto: https")
+    assert re.fullmatch("203.0.113.7 https shop.example wsgi-[12]", get(machine, "/", SOCKET, *forwarded))
+    (said,) = records(machine, "MESSAGE=one more entry")
+    (answer,) = records(machine, "HTTP_STATUS=200")
+    assert (said["PRIORITY"], said["REQUEST_ID"]) == ("3", answer["REQUEST_ID"])
+    began = time.monotonic()
+    machine.run("systemctl stop appserver.socket appserver.service")
+    assert machine.property(SERVICE, "Result") == "success"
+    assert time.monotonic() - began < 5  # what threads get that do not end
 
 
 def test_installing_serves_nothing(machine: Machine) -> None:
