@@ -26,7 +26,7 @@ from dataclasses import replace
 from errno import EAGAIN
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from appserver.errors import Exit, UsageError
 from appserver.process.endpoints import import_late
@@ -41,7 +41,7 @@ from appserver.process.signals import (
     leave,
     stop_early,
 )
-from appserver.process.worker import import_application, serve_for_master
+from appserver.process.worker import Imported, import_application, serve_for_master
 from appserver.system.image import release_signals
 from appserver.system.notify import Notifier
 from appserver.telemetry.log import build
@@ -60,7 +60,7 @@ def preload(handover: Handover) -> Exit:
     notifier = Notifier(handover.line)
     log = build(settings.log_level, settings.log_format)
 
-    def start() -> tuple[Handover, Any] | None:
+    def start() -> tuple[Handover, Imported] | None:
         keep_exit_code()
         stop_early()
         ignore_orders(None)
@@ -68,7 +68,7 @@ def preload(handover: Handover) -> Exit:
         release_signals()
         end_with_master(handover.line, wanted=True)
         before = _list_descriptors()
-        application = import_application(settings, notifier, log)
+        imported = import_application(settings, notifier, log)
         for what in _find_unshareable(before):
             log.warning(f"The import of {settings.app} {what}")
         if native := _list_native_threads():
@@ -85,7 +85,7 @@ def preload(handover: Handover) -> Exit:
             signal.signal(number, _end_at_once)
         notifier.ready(f"Preloaded {settings.app}")
         worker = _fork_on_order(handover, notifier)
-        return None if worker is None else (worker, application)
+        return None if worker is None else (worker, imported)
 
     forked = conclude(start, notifier, log, handover.take_voice)
     if isinstance(forked, Exit):
@@ -93,8 +93,8 @@ def preload(handover: Handover) -> Exit:
         return forked
     if forked is None:
         _end_at_once()
-    worker, application = forked
-    return serve_for_master(worker, application, log)
+    worker, imported = forked
+    return serve_for_master(worker, imported, log)
 
 
 def _import_server(handover: Handover) -> None:

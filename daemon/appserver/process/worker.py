@@ -5,12 +5,12 @@ import faulthandler
 import os
 import signal
 from asyncio import AbstractEventLoop, Task
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from socket import socket
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from appserver.asgi.control import make_control
 from appserver.asgi.edge import wrap
@@ -19,7 +19,6 @@ from appserver.asgi.lifespan import Lifespan
 from appserver.asgi.loader import WSGI, load
 from appserver.asgi.service import Service
 from appserver.asgi.types import Application
-from appserver.asgi.wsgi import Wsgi
 from appserver.errors import CertificateError, Exit, UsageError
 from appserver.net.listeners import Listener, open_listeners
 from appserver.process.doubts import find_doubts
@@ -57,6 +56,13 @@ if TYPE_CHECKING:
     from appserver.net.renewal import Certificates
 
 T = TypeVar("T")
+
+
+class Imported(NamedTuple):
+    """An application, and what ends what it is served by."""
+
+    application: Application
+    close: Callable[[], None] = lambda: None
 
 
 def serve(loaded: Loaded) -> Exit:
@@ -98,12 +104,12 @@ def serve(loaded: Loaded) -> Exit:
     return code
 
 
-def serve_for_master(handover: Handover, application: Any = None, log: Log | None = None) -> Exit:
+def serve_for_master(handover: Handover, imported: Imported | None = None, log: Log | None = None) -> Exit:
     """Serve as one of several workers.
 
     Args:
         handover: What the master hands over.
-        application: What a preloader has imported; None to import it here.
+        imported: What a preloader has imported; None to import it here.
         log: Where events went while that was done.
 
     Returns:
@@ -115,14 +121,14 @@ def serve_for_master(handover: Handover, application: Any = None, log: Log | Non
 
     def start() -> Exit:
         stop_early()
-        if application is None:  # else the preloader has, and the application may have a use for SIGUSR2 by now
+        if imported is None:  # else the preloader has, and the application may have a use for SIGUSR2 by now
             keep_exit_code()
             ignore_orders(None)
         ignore_resize()
         release_signals()
         end_with_master(handover.line, wanted=True)
         faulthandler.register(EXPLAIN_SIGNAL, file=handover.stacks, all_threads=True)
-        return _serve(settings, list(handover.listeners), notifier, told, (), handover.line, application)
+        return _serve(settings, list(handover.listeners), notifier, told, (), handover.line, imported)
 
     code = conclude(start, notifier, told, handover.take_voice)
     leave(code, told)
@@ -136,7 +142,7 @@ def _serve(
     log: Log,
     warnings: Iterable[str],
     line: socket | None = None,
-    application: Any = None,
+    imported: Imported | None = None,
 ) -> Exit:
     certificates = load_certificates(settings, listeners, log)
     if line is None:  # else it is the master's to tell, once
@@ -151,12 +157,12 @@ def _serve(
         ):
             log.warning(warning)
     relief = Relief(log, take_variables(os.environ))
-    if application is None:
-        application = import_application(settings, notifier, log)
-    return _run(settings, application, listeners, certificates, notifier, log, relief, line)
+    if imported is None:
+        imported = import_application(settings, notifier, log)
+    return _run(settings, imported, listeners, certificates, notifier, log, relief, line)
 
 
-def import_application(settings: Settings, notifier: Notifier, log: Log) -> Application:
+def import_application(settings: Settings, notifier: Notifier, log: Log) -> Imported:
     """Import the application; what it logs, warns of and crashes of on the way is in the log.
 
     Raises:
@@ -168,8 +174,11 @@ def import_application(settings: Settings, notifier: Notifier, log: Log) -> Appl
     log.debug("Starting", code="started", application=settings.app)
     application, interface = load(settings.app, settings.app_dir, settings.factory, settings.interface)
     if interface != WSGI:
-        return cast("Application", application)
-    return Wsgi(application, settings.threads, log, multiprocess=settings.workers is not None)
+        return Imported(application)
+    from appserver.asgi.wsgi import Wsgi  # noqa: PLC0415 - for those alone
+
+    adapter = Wsgi(application, settings.threads, log, multiprocess=settings.workers is not None)
+    return Imported(adapter, adapter.close)
 
 
 def load_certificates(settings: Settings, listeners: Iterable[Listener], log: Log) -> "Certificates | None":
@@ -204,7 +213,7 @@ def load_certificates(settings: Settings, listeners: Iterable[Listener], log: Lo
 
 def _run(
     settings: Settings,
-    application: Any,
+    imported: Imported,
     listeners: list[Listener],
     certificates: "Certificates | None",
     notifier: Notifier,
@@ -216,7 +225,7 @@ def _run(
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(partial(_report, log))
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    main = loop.create_task(_live(settings, application, listeners, certificates, notifier, log, relief, line))
+    main = loop.create_task(_live(settings, imported, listeners, certificates, notifier, log, relief, line))
     try:
         return _complete(main, loop, log)
     finally:
@@ -270,7 +279,7 @@ async def _end(tasks: set[Task[Any]], loop: AbstractEventLoop) -> None:
 
 async def _live(
     settings: Settings,
-    application: Any,
+    imported: Imported,
     listeners: list[Listener],
     certificates: "Certificates | None",
     notifier: Notifier,
@@ -279,6 +288,7 @@ async def _live(
     line: socket | None,
 ) -> Exit:
     loop = asyncio.get_running_loop()
+    application = imported.application
     lifespan = Lifespan(application, settings.lifespan, log)
     access = AccessLog(log) if settings.access_log else None
     https_port = find_https_port(listeners) if settings.https_redirect else None
@@ -332,8 +342,7 @@ async def _live(
     finally:
         if statsd is not None:
             statsd.close()
-        if isinstance(application, Wsgi):
-            application.close()
+        imported.close()
         if access is not None:
             access.close()  # for a life that ends by an exception; a stop has done it
 
